@@ -1,0 +1,67 @@
+# Everything that is needed is set up by what needs it: on a fresh machine `make demo` or `make test` is enough.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test install lint format requirements clean
+
+help:
+	@echo 'make demo          serve metrics of a simulated cloud on 127.0.0.1:19180'
+	@echo 'make test          run all tests'
+	@echo 'make install       the virtual environment with $(BIN)/heat-deployment-exporter in it'
+	@echo 'make lint          formatter, linter, type checker'
+	@echo 'make format        let the formatter and the linter mend what they can'
+	@echo 'make requirements  pin the newest versions that pyproject.toml allows (needs uv)'
+
+# A marker file for each layer, so that only what changed is installed again.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo '$(PYTHON) is older than 3.11: name a newer one with make PYTHON=python3.x'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo 'Python has no venv module here; on Debian: apt install python3-venv'; exit 1; }
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.created requirements/runtime.txt requirements/build.txt pyproject.toml
+	@echo 'installing the exporter into $(VENV) …'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime requirements/test.txt
+	@echo 'installing what the tests need …'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test requirements/lint.txt
+	@echo 'installing the linters …'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/lint.txt
+	@touch $@
+
+install: $(VENV)/.runtime
+
+demo: $(VENV)/.runtime
+	@exec $(BIN)/heat-deployment-exporter demo
+
+test: $(VENV)/.test
+	@exec $(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+COMPILE := uv pip compile -q --generate-hashes --no-header --no-emit-index-url --universal --python-version 3.11 --upgrade
+requirements:
+	$(COMPILE) pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) --extra test -c requirements/runtime.txt pyproject.toml -o requirements/test.txt
+	$(COMPILE) --extra test --extra lint -c requirements/test.txt pyproject.toml -o requirements/lint.txt
+	$(COMPILE) requirements/build.in -o requirements/build.txt
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

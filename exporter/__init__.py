@@ -1,0 +1,3 @@
+"""Prometheus exporter for OpenStack Heat software deployments."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,463 @@
+"""Access to one cloud: its clouds.yaml entry, tokens, the catalog and the connections of our own requests.
+
+openstacksdk reads the configuration (clouds.yaml, secure.yaml, clouds-public.yaml, `OS_*`) and keystoneauth1
+authenticates; both block, so they run beside the event loop, and are imported there too because that takes a while.
+A token is fetched once for each project and kept until shortly before it ends; whoever needs a new one at the same
+moment shares one authentication.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+import aiohttp
+from aiolimiter import AsyncLimiter
+
+from exporter import __version__
+from exporter.errors import (
+    AnswerError,
+    Api,
+    CatalogError,
+    ConfigError,
+    DeadlineError,
+    DecodeError,
+    RefreshError,
+    TransportError,
+)
+from exporter.stopwatch import Stopwatch
+from exporter.threads import run_blocking
+
+if TYPE_CHECKING:
+    from keystoneauth1.session import Session
+    from openstack.config.cloud_region import CloudRegion
+
+SERVICE_TYPE: Final = "orchestration"
+USER_AGENT: Final = f"heat-deployment-exporter/{__version__}"
+# A token is renewed this long before its end, or a tenth of its life before where that is shorter.
+RENEWAL_MARGIN: Final = 120.0
+READ_BUFFER: Final = 256 * 1024
+
+
+class Project(NamedTuple):
+    """A project as Keystone lists it."""
+
+    id: str
+    name: str
+    domain_id: str
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token scoped to one project, and where that project's Heat is. Its value never shows in a repr."""
+
+    value: str = field(repr=False)
+    project_id: str
+    project_name: str
+    domain_name: str
+    """Of the project."""
+    endpoint: str
+    """The orchestration endpoint, without a slash at its end; "" where the catalog has none."""
+    renew_at: float
+    """By the monotonic clock."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Counts of what one cloud was asked for."""
+
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By API and HTTP status, or `error`."""
+    authentications: int = 0
+
+
+class CloudAccess:
+    """One cloud's credentials, tokens and client session. Open it, use it for as long as the cloud is watched.
+
+    ConfigError from `open` means that the entry can't be used; RefreshError from all else that the cloud failed.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        entry: str | None,
+        requests_per_second: float,
+        timeout: float,
+        silence: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.traffic = Traffic()
+        self._limiter = AsyncLimiter(1, 1 / requests_per_second)
+        self._entry = entry
+        self._timeout = timeout
+        self._silence = silence
+        self._clock = clock
+        self._region: CloudRegion | None = None
+        self._identity: Session | None = None
+        self._client: aiohttp.ClientSession | None = None
+        self._tokens: dict[str | None, Token] = {}
+        self._plugins: dict[str | None, Any] = {}
+        self._renewals: dict[str | None, asyncio.Task[Token]] = {}
+        self._codes = threading.local()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Read the cloud's entry and make the one client session that all its requests use."""
+        region: CloudRegion = await run_blocking(self._load, name=f"config-{self.name}")
+        self._region = region
+        verify, cert = region.get_requests_verify_args()
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=_tls(verify, cert), limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._silence, sock_read=self._silence),
+            headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
+            auto_decompress=False,  # bounded steps of our own instead
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=READ_BUFFER,
+            trust_env=True,  # proxies, as keystoneauth does
+        )
+
+    async def close(self) -> None:
+        """End its connections."""
+        for task in self._renewals.values():
+            task.cancel()
+        if self._client is not None:
+            await self._client.close()
+
+    @property
+    def client(self) -> aiohttp.ClientSession:
+        """The client session, with the cloud entry's TLS settings."""
+        assert self._client is not None, "open() comes first"
+        return self._client
+
+    @property
+    def bound_to_project(self) -> bool:
+        """Whether the credentials work for one project only (an application credential, a project's own token)."""
+        assert self._region is not None, "open() comes first"
+        kind = str(self._region.config.get("auth_type", ""))
+        return "applicationcredential" in kind.replace("_", "")
+
+    async def admitted(self, stopwatch: Stopwatch) -> None:
+        """Wait until the cloud may be sent one more request; the wait is not on the refresh's time."""
+        with stopwatch.paused():
+            await self._limiter.acquire()
+
+    async def token(
+        self, project_id: str | None = None, *, stopwatch: Stopwatch, rejected: Token | None = None
+    ) -> Token:
+        """A token for a project (None: the scope of the cloud entry), fetched only where there is none that is good.
+
+        `rejected` is one that the cloud refused: it is not used again, and everybody who had it refused at this
+        moment waits for the same renewal.
+        """
+        kept = self._tokens.get(project_id)
+        if kept is not None and kept is not rejected and self._clock() < kept.renew_at:
+            return kept
+        renewal = self._renewals.get(project_id)
+        if renewal is None:
+            renewal = asyncio.create_task(self._renew(project_id, stopwatch), name=f"token {self.name}/{project_id}")
+            self._renewals[project_id] = renewal
+            renewal.add_done_callback(lambda done: self._renewed(project_id, done))
+        return await asyncio.shield(renewal)
+
+    def forget(self, project_id: str) -> None:
+        """Drop what is kept for a project that is no longer watched."""
+        self._tokens.pop(project_id, None)
+        self._plugins.pop(project_id, None)
+
+    async def projects(self, stopwatch: Stopwatch) -> list[Project]:
+        """The projects in which the user has a role, disabled ones included (`GET /v3/auth/projects`)."""
+        token = await self.token(stopwatch=stopwatch)
+        try:
+            return await self._projects(token, stopwatch)
+        except AnswerError as error:
+            if error.status != 401:
+                raise
+            return await self._projects(await self.token(stopwatch=stopwatch, rejected=token), stopwatch)
+
+    async def _projects(self, token: Token, stopwatch: Stopwatch) -> list[Project]:
+        await self.admitted(stopwatch)
+        assert self._region is not None
+        base = str(self._region.config["auth"].get("auth_url", "")).rstrip("/")
+        url = f"{base if base.endswith('/v3') else f'{base}/v3'}/auth/projects"
+
+        def fetch() -> Any:
+            # keystoneauth would renew a token by itself, and with other margins than ours.
+            answer = self._session().get(
+                url, authenticated=False, headers={"X-Auth-Token": token.value, "Accept": "application/json"}
+            )
+            if answer.status_code != 200:  # a redirect, which is not followed
+                raise AnswerError(f"Keystone answered {answer.status_code}", api="identity", status=answer.status_code)
+            return answer.json()
+
+        body = await self._identity_call(fetch, "list projects")
+        try:
+            return [
+                Project(
+                    str(each["id"]), str(each["name"]), str(each.get("domain_id")), each.get("enabled") is not False
+                )
+                for each in body["projects"]
+            ]
+        except (TypeError, KeyError, AttributeError):
+            raise DecodeError("the list of projects is not as documented", api="identity") from None
+
+    # What follows runs at most once at a time for each scope.
+
+    def _renewed(self, project_id: str | None, task: asyncio.Task[Token]) -> None:
+        del self._renewals[project_id]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may have
+
+    async def _renew(self, project_id: str | None, stopwatch: Stopwatch) -> Token:
+        plugin = await self._plugin(project_id)
+        await self.admitted(stopwatch)
+        started = self._clock()
+
+        def authenticate() -> Any:
+            # Unlike get_access, this always asks for a new token; when to ask is decided here.
+            return plugin.get_auth_ref(self._session())
+
+        self.traffic.authentications += 1
+        access = await self._identity_call(authenticate, "authenticate")
+        try:
+            life = (access.expires - access.issued).total_seconds()
+        except (TypeError, AttributeError):
+            life = 3600.0
+        token = Token(
+            value=access.auth_token,
+            project_id=access.project_id or "",
+            project_name=access.project_name or "",
+            domain_name=access.project_domain_name or "",
+            endpoint=self._endpoint(access),
+            renew_at=started + life - min(RENEWAL_MARGIN, life / 10),
+        )
+        self._tokens[project_id] = token
+        if project_id is None and token.project_id:
+            # The entry's own scope is a project like any other: one token serves both.
+            self._plugins[token.project_id] = plugin
+            self._tokens[token.project_id] = token
+        return token
+
+    def _endpoint(self, access: Any) -> str:
+        """Where the token's project has its Heat, from the catalog or the entry's override."""
+        from keystoneauth1 import exceptions as ksa
+
+        assert self._region is not None
+        url: str | None = self._region.get_endpoint(SERVICE_TYPE)
+        if url is None:
+            try:
+                url = access.service_catalog.url_for(
+                    service_type=SERVICE_TYPE,
+                    interface=self._region.get_interface(SERVICE_TYPE),
+                    region_name=self._region.get_region_name(SERVICE_TYPE),
+                )
+            except ksa.CatalogException:
+                return ""
+        for name in ("project_id", "tenant_id"):
+            for form in (f"%({name})s", f"$({name})s"):
+                url = url.replace(form, access.project_id or "")
+        return url.rstrip("/")
+
+    def no_endpoint(self) -> CatalogError:
+        """What to raise where a token has no endpoint."""
+        assert self._region is not None
+        return CatalogError(
+            f"the catalog has no {SERVICE_TYPE} endpoint with interface {self._region.get_interface(SERVICE_TYPE)!r}"
+            f" in region {self._region.get_region_name(SERVICE_TYPE) or 'any'!r}"
+        )
+
+    def _load(self) -> CloudRegion:
+        from keystoneauth1 import exceptions as ksa
+        from openstack import exceptions as sdk
+        from openstack.config import OpenStackConfig
+
+        try:
+            config = OpenStackConfig(app_name="heat-deployment-exporter", app_version=__version__)
+            region = config.get_one(cloud=self._entry) if self._entry else config.get_one()
+            if region.get_auth() is None:
+                raise ConfigError(f"cloud {self.name!r}: there are no credentials for it")
+        except (sdk.ConfigException, sdk.SDKException, ksa.ClientException) as error:
+            raise ConfigError(f"cloud {self.name!r}: {error}{self._hint()}") from None
+        except OSError as error:
+            raise ConfigError(f"cloud {self.name!r}: {error}") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            # openstacksdk hands on what YAML's parser or a wrongly shaped file gives it.
+            raise ConfigError(f"cloud {self.name!r}: its clouds.yaml can't be used: {error}") from None
+        return region
+
+    def _hint(self) -> str:
+        if self._entry or any(key.startswith("OS_") for key in os.environ):
+            return ""
+        return " (set OS_CLOUD to an entry of clouds.yaml, or OS_AUTH_URL, OS_USERNAME, …)"
+
+    def _session(self) -> Session:
+        """The session of keystoneauth: one for the cloud, so that connections and version discovery are shared."""
+        if self._identity is None:
+            from keystoneauth1.session import Session
+
+            assert self._region is not None
+            verify, cert = self._region.get_requests_verify_args()
+            self._identity = Session(
+                verify=verify,
+                cert=cert,
+                timeout=min(self._timeout, self._silence),
+                redirect=False,
+                app_name="heat-deployment-exporter",
+                app_version=__version__,
+            )
+            self._identity.session.hooks["response"].append(self._note)
+        return self._identity
+
+    def _note(self, response: Any, *args: Any, **kwargs: Any) -> None:
+        # Runs in the thread of the call, which hands the codes over at its end.
+        self._codes.seen.append(str(response.status_code))
+
+    async def _plugin(self, project_id: str | None) -> Any:
+        if (plugin := self._plugins.get(project_id)) is None:
+            plugin = await run_blocking(lambda: self._make_plugin(project_id), name=f"auth-{self.name}")
+            self._plugins[project_id] = plugin
+        return plugin
+
+    def _make_plugin(self, project_id: str | None) -> Any:
+        region = self._region
+        assert region is not None
+        if project_id is None or self.bound_to_project:
+            return region.get_auth()
+        from keystoneauth1 import loading
+
+        # The entry's own credentials with another scope.
+        auth = copy.deepcopy(region.config["auth"])
+        for key in [key for key in auth if key.startswith("project_") or key in _OTHER_SCOPES]:
+            del auth[key]
+        auth["project_id"] = project_id
+        loader = loading.get_plugin_loader(region.config["auth_type"])
+        known = {option.dest for option in loader.get_options()}
+        return loader.load_from_options(**{key: value for key, value in auth.items() if key in known})
+
+    async def _identity_call(self, call: Callable[[], Any], what: str) -> Any:
+        """Run one blocking call of keystoneauth and count its requests; every failure is a RefreshError."""
+        codes: list[str] = []
+
+        def run() -> Any:
+            self._codes.seen = codes
+            return call()
+
+        try:
+            return await run_blocking(run, name=f"identity-{self.name}")
+        except Exception as error:
+            failure = identity_failure(error, what)
+            if isinstance(failure, TransportError | DeadlineError):
+                codes.append("error")
+            raise failure from None
+        finally:
+            self.traffic.requests.update(("identity", code) for code in codes)
+
+
+_OTHER_SCOPES: Final = frozenset(
+    {"tenant_id", "tenant_name", "domain_id", "domain_name", "system_scope", "trust_id", "default_domain_id_scope"}
+)
+
+
+def identity_failure(error: Exception, what: str) -> RefreshError:
+    """The one reason of whatever keystoneauth1 raised."""
+    from keystoneauth1 import exceptions as ksa
+
+    api: Api = "identity"
+    text = f"can't {what}: {error}"
+    if isinstance(error, RefreshError):
+        return error
+    if isinstance(error, ksa.HttpError) and error.http_status:
+        headers: Mapping[str, str] = getattr(error.response, "headers", None) or {}
+        return AnswerError(text, api=api, status=error.http_status, retry_after=headers.get("Retry-After"))
+    if isinstance(error, ksa.ConnectTimeout):
+        return DeadlineError(text, api=api)
+    if isinstance(error, ksa.SSLFailure):
+        return TransportError(text, api=api, reason="tls")
+    if isinstance(error, ksa.ConnectionError):
+        return TransportError(text, api=api, reason="dns" if _is_dns(error) else "tls" if _is_tls(error) else "connect")
+    if isinstance(error, ksa.InvalidResponse | ksa.DiscoveryFailure | ksa.EmptyCatalog | ValueError):
+        status = getattr(getattr(error, "response", None), "status_code", 200)
+        if status != 200 and not 200 <= status < 300:
+            return AnswerError(text, api=api, status=status)
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, ksa.ClientException) and not isinstance(cause, type(error)):
+            return identity_failure(cause, what)
+        return DecodeError(text, api=api)
+    if isinstance(error, ksa.CatalogException):
+        return CatalogError(text)
+    if isinstance(error, ksa.AuthorizationFailure | ksa.AuthPluginException):
+        return AnswerError(text, api=api, status=401)
+    if isinstance(error, ksa.ClientException):
+        return TransportError(text, api=api, reason="connect")
+    raise error
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and everything that it was raised from or wraps."""
+    found: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, BaseException) and each not in found:
+            found.append(each)
+            todo += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
+    return found
+
+
+def _is_dns(error: BaseException) -> bool:
+    return any(isinstance(each, socket.gaierror) or "NameResolution" in type(each).__name__ for each in _chain(error))
+
+
+def _is_tls(error: BaseException) -> bool:
+    return any(isinstance(each, ssl.SSLError) for each in _chain(error))
+
+
+def _tls(verify: bool | str | None, cert: str | tuple[str, str] | None) -> ssl.SSLContext | bool:
+    """What requests would check and present, for our own connections."""
+    if verify is False:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        bundle = verify if isinstance(verify, str) else os.environ.get("REQUESTS_CA_BUNDLE")
+        bundle = bundle or os.environ.get("CURL_CA_BUNDLE")
+        try:
+            if bundle:
+                path = Path(bundle)
+                context = ssl.create_default_context(
+                    cafile=None if path.is_dir() else bundle, capath=bundle if path.is_dir() else None
+                )
+            else:
+                context = ssl.create_default_context()
+                import certifi  # what requests trusts without a setting
+
+                context.load_verify_locations(cafile=certifi.where())
+        except OSError as error:
+            raise ConfigError(f"the CA bundle {bundle!r} can't be read: {error}") from None
+    if cert:
+        try:
+            context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
+        except OSError as error:
+            raise ConfigError(f"the client certificate {cert!r} can't be read: {error}") from None
+    return context

@@ -1,0 +1,307 @@
+"""Counting records into a snapshot, batch by batch; no record outlives its batch.
+
+The work is done by C-level calls over a batch that was grouped by status and action (see the measurements in
+`docs/development.md`); only the grouping itself is a loop over records.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+from exporter.listing import Batch
+from exporter.records import Deployment, exit_code
+from exporter.snapshot import ACTIONS, STATUSES, Distribution, ServerRow, Snapshot
+
+OTHER: Final = "other"
+UNDOCUMENTED_LIMIT: Final = 20
+CODES_LIMIT: Final = 64
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ZERO: Final = timedelta()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldOptions:
+    """What to count: bucket bounds in seconds (ages) or codes, ascending; `servers` 0 means no series per server."""
+
+    age_bounds: tuple[float, ...]
+    code_bounds: tuple[float, ...]
+    stuck_after: float
+    servers: int
+    admits: Callable[[str | None], bool] | None = None
+    """Which server ids count at all; None: all of them."""
+
+
+def server_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str | None], bool] | None:
+    """A test of server ids by fully anchored regular expressions; exclude wins, no include means all."""
+    if not include and not exclude:
+        return None
+    wanted = [re.compile(pattern) for pattern in include]
+    unwanted = [re.compile(pattern) for pattern in exclude]
+
+    @lru_cache(maxsize=65536)
+    def admits(server_id: str | None) -> bool:
+        text = server_id or ""
+        if any(pattern.fullmatch(text) for pattern in unwanted):
+            return False
+        return not wanted or any(pattern.fullmatch(text) for pattern in wanted)
+
+    return admits
+
+
+class _Ages:
+    """An accumulating histogram of ages; an age below zero (the cloud's clock is ahead) counts as zero."""
+
+    __slots__ = ("bounds", "count", "cumulative", "total")
+
+    def __init__(self, bounds: tuple[timedelta, ...]) -> None:
+        self.bounds = bounds
+        self.cumulative = [0] * len(bounds)
+        self.count = 0
+        self.total = _ZERO
+
+    def add(self, ages: list[timedelta]) -> None:
+        """Count ages that are sorted and not empty."""
+        self.cumulative = [so_far + bisect_right(ages, bound) for so_far, bound in zip(self.cumulative, self.bounds)]
+        self.count += len(ages)
+        self.total += sum(ages if ages[0] >= _ZERO else ages[bisect_left(ages, _ZERO) :], _ZERO)
+
+    def merge(self, other: _Ages) -> None:
+        self.cumulative = [mine + theirs for mine, theirs in zip(self.cumulative, other.cumulative)]
+        self.count += other.count
+        self.total += other.total
+
+    def distribution(self) -> Distribution:
+        bounds = tuple(bound.total_seconds() for bound in self.bounds)
+        return Distribution(bounds, tuple(self.cumulative), self.count, self.total.total_seconds())
+
+
+class _Cell:
+    """What is known of the deployments with one status and action."""
+
+    __slots__ = ("ages", "codes", "count", "newest", "oldest", "servers", "state_ages", "stuck")
+
+    def __init__(self, bounds: tuple[timedelta, ...]) -> None:
+        self.count = 0
+        self.ages = _Ages(bounds)
+        self.state_ages = _Ages(bounds)
+        self.oldest: timedelta | None = None
+        self.newest: timedelta | None = None
+        self.stuck = 0
+        self.codes: Counter[int | str] = Counter()
+        self.servers: Counter[str] = Counter()
+
+    def merge(self, other: _Cell) -> None:
+        """Add what another cell counted."""
+        self.count += other.count
+        self.ages.merge(other.ages)
+        self.state_ages.merge(other.state_ages)
+        self.spread(other.oldest, other.newest)
+        self.stuck += other.stuck
+        self.codes.update(other.codes)
+        self.servers.update(other.servers)
+
+    def spread(self, oldest: timedelta | None, newest: timedelta | None) -> None:
+        """Widen the span of change ages."""
+        if oldest is not None and (self.oldest is None or oldest > self.oldest):
+            self.oldest = oldest
+        if newest is not None and (self.newest is None or newest < self.newest):
+            self.newest = newest
+
+
+class Fold:
+    """Counts the batches of one listing that was asked for at `asked_at` (Unix seconds)."""
+
+    def __init__(self, options: FoldOptions, *, asked_at: float) -> None:
+        self._options = options
+        self._asked_at = asked_at
+        self._now = _EPOCH + timedelta(seconds=asked_at)
+        self._bounds = tuple(timedelta(seconds=bound) for bound in options.age_bounds)
+        self._stuck_after = timedelta(seconds=options.stuck_after)
+        self._cells: dict[tuple[str | None, str | None], _Cell] = {}
+        self._troubled: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
+        self._duplicates = 0
+        self._usable = 0
+        self._seen: set[int] = set()
+
+    @property
+    def usable(self) -> int:
+        """Records met that have an id, filtered ones and duplicates included."""
+        return self._usable
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """Records without a usable id so far, by reason."""
+        return self._rejected
+
+    def add(self, batch: Batch) -> None:
+        """Count one batch."""
+        self._rejected.update(batch.rejected)
+        records = batch.records
+        self._usable += len(records)
+        if (admits := self._options.admits) is not None:
+            records = [record for record in records if admits(record.server_id)]
+        groups: defaultdict[tuple[str | None, str | None], list[Deployment]] = defaultdict(list)
+        for record in self._fresh(records):
+            groups[record.status, record.action].append(record)
+        for key, group in groups.items():
+            if (cell := self._cells.get(key)) is None:
+                cell = self._cells[key] = _Cell(self._bounds)
+            self._count(cell, key[0], group)
+
+    def _fresh(self, records: list[Deployment]) -> list[Deployment]:
+        """The records whose id was not met before; the first one counts. Ids are kept as 64-bit hashes."""
+        hashes = [hash(record.id) for record in records]
+        seen = self._seen
+        if seen.isdisjoint(hashes) and len(set(hashes)) == len(hashes):
+            seen.update(hashes)
+            return records
+        fresh = []
+        for identity, record in zip(hashes, records):
+            if identity not in seen:
+                seen.add(identity)
+                fresh.append(record)
+        self._duplicates += len(records) - len(fresh)
+        return fresh
+
+    def _count(self, cell: _Cell, status: str | None, group: list[Deployment]) -> None:
+        now = self._now
+        cell.count += len(group)
+        if created := [now - record.creation_time for record in group if record.creation_time is not None]:
+            created.sort()
+            cell.ages.add(created)
+        changed = [now - time for record in group if (time := record.updated_time or record.creation_time) is not None]
+        if changed:
+            changed.sort()
+            cell.state_ages.add(changed)
+            cell.spread(changed[-1], changed[0])
+            if status == "IN_PROGRESS" and (stuck := len(changed) - bisect_left(changed, self._stuck_after)):
+                cell.stuck += stuck
+                since = now - self._stuck_after
+                self._troubled.update(
+                    record.server_id or ""
+                    for record in group
+                    if (time := record.updated_time or record.creation_time) is not None and time <= since
+                )
+        # Few distinct values to a batch, so what they mean is worked out once for each.
+        codes = Counter(
+            [None if (outputs := record.output_values) is None else outputs.deploy_status_code for record in group]
+        )
+        for code, count in codes.items():
+            cell.codes[exit_code(code)] += count
+        if self._options.servers:
+            servers = [record.server_id or "" for record in group]
+            cell.servers.update(servers)
+            if status == "FAILED":
+                self._troubled.update(servers)
+
+    def finish(self, *, response_bytes: int = 0) -> Snapshot:
+        """The snapshot of all batches added."""
+        cells = self._labelled_cells()
+        ages: dict[str, _Ages] = {}
+        state_ages: dict[str, _Ages] = {}
+        code_counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        stuck: Counter[str] = Counter()
+        for (status, action), cell in cells.items():
+            for target, source in ((ages, cell.ages), (state_ages, cell.state_ages)):
+                if source.count:
+                    target.setdefault(status, _Ages(self._bounds)).merge(source)
+            stuck[action] += cell.stuck
+            if status in ("COMPLETE", "FAILED"):
+                integers = {code: count for code, count in cell.codes.items() if isinstance(code, int)}
+                if integers:
+                    code_counts[action].update(integers)
+        servers, withheld = self._server_rows(cells)
+        return Snapshot(
+            asked_at=self._asked_at,
+            deployments={key: cell.count for key, cell in cells.items()},
+            stuck=stuck,
+            servers=servers,
+            servers_withheld=withheld,
+            codes=_code_labels(cells),
+            code_distribution={
+                action: _code_distribution(self._options.code_bounds, counts) for action, counts in code_counts.items()
+            },
+            ages={status: each.distribution() for status, each in ages.items()},
+            state_ages={status: each.distribution() for status, each in state_ages.items()},
+            oldest_changes={key: self._time(cell.oldest) for key, cell in cells.items() if cell.oldest is not None},
+            newest_changes={key: self._time(cell.newest) for key, cell in cells.items() if cell.newest is not None},
+            rejected=dict(self._rejected),
+            duplicates=self._duplicates,
+            response_bytes=response_bytes,
+        )
+
+    def _time(self, age: timedelta) -> float:
+        return (self._now - _EPOCH - age).total_seconds()
+
+    def _labelled_cells(self) -> dict[tuple[str, str], _Cell]:
+        """The cells under their label values, undocumented ones past the limit together as `other`."""
+        statuses = _bounded({status or "" for status, _ in self._cells}, STATUSES)
+        actions = _bounded({action or "" for _, action in self._cells}, ACTIONS)
+        cells: dict[tuple[str, str], _Cell] = {}
+        for (status, action), cell in self._cells.items():
+            key = statuses.get(status or "", OTHER), actions.get(action or "", OTHER)
+            if key in cells:
+                cells[key].merge(cell)
+            else:
+                cells[key] = cell
+        return cells
+
+    def _server_rows(self, cells: Mapping[tuple[str, str], _Cell]) -> tuple[tuple[ServerRow, ...], int]:
+        """The rows of as many servers as allowed, the most troubled first, and how many rows are left out."""
+        limit = self._options.servers
+        if not limit:
+            return (), 0
+        chosen: set[str] | None = None
+        names = set().union(*(cell.servers for cell in cells.values()))
+        if len(names) > limit:
+            troubled = self._troubled
+            chosen = set(sorted(names, key=lambda name: (-troubled[name], name))[:limit])
+        rows = [
+            ServerRow(server, status, action, count)
+            for (status, action), cell in cells.items()
+            for server, count in cell.servers.items()
+            if chosen is None or server in chosen
+        ]
+        rows.sort()
+        return tuple(rows), sum(len(cell.servers) for cell in cells.values()) - len(rows)
+
+
+def _bounded(values: set[str], documented: Iterable[str]) -> dict[str, str]:
+    """Which values keep their own name: the documented ones, and so many others in lexical order."""
+    known = set(documented)
+    kept = known | set(sorted(values - known)[:UNDOCUMENTED_LIMIT])
+    return {value: value for value in kept}
+
+
+def _code_labels(cells: Mapping[tuple[str, str], _Cell]) -> dict[tuple[str, str], int]:
+    """Deployments by status and exit code's label; the rarest integers past the limit are `other`."""
+    frequency: Counter[int] = Counter()
+    for cell in cells.values():
+        for code, count in cell.codes.items():
+            if isinstance(code, int):
+                frequency[code] += count
+    kept = set(sorted(frequency, key=lambda code: (-frequency[code], code))[:CODES_LIMIT])
+    labelled: Counter[tuple[str, str]] = Counter()
+    for (status, _), cell in cells.items():
+        for code, count in cell.codes.items():
+            label = str(code) if isinstance(code, str) or code in kept else OTHER
+            labelled[status, label] += count
+    return dict(labelled)
+
+
+def _code_distribution(bounds: tuple[float, ...], counts: Counter[int]) -> Distribution:
+    cumulative = tuple(sum(count for code, count in counts.items() if code <= bound) for bound in bounds)
+    total = sum(code * count for code, count in counts.items())
+    try:
+        sum_ = float(total)
+    except OverflowError:  # an integer that no double holds
+        sum_ = float("inf") if total > 0 else float("-inf")
+    return Distribution(bounds, cumulative, sum(counts.values()), sum_)

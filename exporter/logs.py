@@ -1,0 +1,59 @@
+"""Structured logs on stderr, as logfmt or JSON, one line an event; values never break a line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final, Literal
+
+import structlog
+
+LogFormat = Literal["logfmt", "json"]
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def configure(*, level: str, format: LogFormat) -> None:
+    """Send everything of this level and above to stderr, the libraries' warnings too."""
+    shared: list[Any] = [
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.stdlib.add_log_level,
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if format == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "event"], bool_as_flag=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _one_line, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # These libraries log requests with their headers and bodies at debug level, tokens among them.
+    for name in ("keystoneauth", "urllib3", "openstack", "stevedore", "requests"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Each answer on /metrics is no event.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def _one_line(logger: Any, method: str, event: Any) -> Any:
+    """What a cloud sent may stand in a message: it must not be able to begin a line of its own."""
+    return {
+        key: value.replace("\r", "\\r").replace("\n", "\\n") if isinstance(value, str) else value
+        for key, value in event.items()
+    }

@@ -1,0 +1,180 @@
+"""The page that scrapes get, kept as ready pieces.
+
+Each state's block of each section is kept as plain bytes. Small blocks go together into bundles, because a deflate
+piece of a few lines compresses badly and joining tens of thousands of them takes time; a large block is a piece by
+itself. A change makes only the pieces anew that it touches. A gzip page is one ordinary member: the header, every
+piece's deflate stream (each ended by a full flush, so they can stand in any order), an empty last block, and the CRC
+combined from the pieces' own.
+
+A joined page is kept until the next change, so that a scrape sends bytes that are there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final, NamedTuple
+
+from isal import isal_zlib
+
+from exporter.exposition import FORMATS, Block, Format, headers
+from exporter.families import Family
+
+BUNDLE_MEMBERS: Final = 64
+LARGE_BLOCK: Final = 16 * 1024
+
+_GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_LAST_BLOCK: Final = b"\x03\x00"
+
+
+class Deflated(NamedTuple):
+    """A deflate stream that ends in a full flush, with the CRC and the size of what it decompresses to."""
+
+    stream: bytes
+    crc: int
+    size: int
+
+
+class Piece(NamedTuple):
+    """Some bytes of a page, plain and compressed."""
+
+    plain: bytes
+    deflated: Deflated
+
+
+def piece(plain: bytes) -> Piece:
+    """A piece of these bytes."""
+    compressor = isal_zlib.compressobj(level=1, wbits=-15)
+    stream = compressor.compress(plain) + compressor.flush(isal_zlib.Z_FULL_FLUSH)
+    return Piece(plain, Deflated(stream, isal_zlib.crc32(plain), len(plain)))
+
+
+def joined(parts: Iterable[Deflated]) -> Deflated:
+    """The parts, one after the other, as one stream."""
+    streams = []
+    crc = size = 0
+    for part in parts:
+        streams.append(part.stream)
+        crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
+        size += part.size
+    return Deflated(b"".join(streams), crc, size)
+
+
+def gzip_member(*parts: Deflated) -> bytes:
+    """One gzip member that decompresses to what the parts do, one after the other."""
+    whole = joined(parts)
+    trailer = struct.pack("<II", whole.crc & 0xFFFFFFFF, whole.size & 0xFFFFFFFF)
+    return b"".join((_GZIP_HEADER, whole.stream, _LAST_BLOCK, trailer))
+
+
+@dataclass(slots=True)
+class _Section:
+    """One header with the blocks below it."""
+
+    family: str
+    header: Piece
+    blocks: dict[int, bytes] = field(default_factory=dict)
+    """By slot."""
+    pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
+    """By (bundle, -1) for the small blocks of a bundle, (bundle, slot) for a large one; kept in order."""
+
+    def put(self, slot: int, block: bytes) -> bool:
+        """Set (or with b"" remove) the block of a slot; False where it was just that."""
+        before = self.blocks.get(slot, b"")
+        if before == block:
+            return False
+        if block:
+            self.blocks[slot] = block
+        else:
+            del self.blocks[slot]
+        bundle = slot // BUNDLE_MEMBERS
+        if len(block) > LARGE_BLOCK:
+            self._set((bundle, slot), block)
+        elif len(before) > LARGE_BLOCK:
+            self._set((bundle, slot), b"")
+        if len(before) <= LARGE_BLOCK or len(block) <= LARGE_BLOCK:
+            slots = range(bundle * BUNDLE_MEMBERS, (bundle + 1) * BUNDLE_MEMBERS)
+            small = (self.blocks.get(each, b"") for each in slots)
+            self._set((bundle, -1), b"".join(each for each in small if len(each) <= LARGE_BLOCK))
+        return True
+
+    def _set(self, place: tuple[int, int], plain: bytes) -> None:
+        if not plain:
+            self.pieces.pop(place, None)
+        elif place in self.pieces:
+            if self.pieces[place].plain != plain:
+                self.pieces[place] = piece(plain)
+        else:
+            self.pieces[place] = piece(plain)
+            self.pieces = dict(sorted(self.pieces.items()))
+
+    def all(self) -> Iterable[Piece]:
+        """The header and its pieces; nothing where there are no samples."""
+        return (self.header, *self.pieces.values()) if self.pieces else ()
+
+
+class Page:
+    """The sections of every family in both formats, and the pages joined from them."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._sections: dict[Format, list[_Section]] = {
+            format: [_Section(family.name, piece(header)) for family in families for header in headers(family, format)]
+            for format in FORMATS
+        }
+        self._slots: dict[object, int] = {}
+        self._free: list[int] = []
+        self._next = count()
+        self._plain: dict[Format, bytes] = {}
+        self._deflated: dict[Format, Deflated] = {}
+
+    def __contains__(self, owner: object) -> bool:
+        return owner in self._slots
+
+    def put(self, owner: object, blocks: Mapping[str, Block]) -> None:
+        """Replace all that an owner shows by these blocks, by family name."""
+        slot = self._slots.get(owner)
+        if slot is None:
+            slot = self._slots[owner] = self._free.pop() if self._free else next(self._next)
+        self._replace(slot, blocks)
+
+    def drop(self, owner: object) -> None:
+        """Forget an owner and all that it shows."""
+        if (slot := self._slots.pop(owner, None)) is not None:
+            self._replace(slot, {})
+            self._free.append(slot)
+
+    def _replace(self, slot: int, blocks: Mapping[str, Block]) -> None:
+        changed = False
+        for format, sections in self._sections.items():
+            index = 0
+            family = ""
+            for section in sections:
+                index = index + 1 if section.family == family else 0
+                family = section.family
+                block = blocks.get(family)
+                changed |= section.put(slot, getattr(block, format)[index] if block else b"")
+        if changed:
+            self._plain, self._deflated = {}, {}
+
+    def plain(self, format: Format) -> bytes:
+        """Everything that has been put, in one piece."""
+        if (kept := self._plain.get(format)) is None:
+            kept = self._plain[format] = b"".join(each.plain for each in self._pieces(format))
+        return kept
+
+    def deflated(self, format: Format) -> Deflated:
+        """The same, compressed; `gzip_member` makes a body of it."""
+        if (kept := self._deflated.get(format)) is None:
+            kept = self._deflated[format] = joined(each.deflated for each in self._pieces(format))
+        return kept
+
+    def selected(self, format: Format, families: frozenset[str]) -> bytes:
+        """The plain sections of some families."""
+        sections = (section for section in self._sections[format] if section.family in families)
+        return b"".join(each.plain for section in sections for each in section.all())
+
+    def _pieces(self, format: Format) -> Iterator[Piece]:
+        for section in self._sections[format]:
+            yield from section.all()

@@ -1,0 +1,120 @@
+"""One software deployment as the exporter needs it, and how to read one from whatever a cloud sends.
+
+Source: Heat's `GET /v1/{project_id}/software_deployments`. Only the needed fields are ever turned into objects;
+input and output values are users' data and may hold secrets, so nothing of them but the exit code is read.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+Rejection = Literal["not_object", "id", "too_deep"]
+REJECTIONS: Final[tuple[Rejection, ...]] = ("not_object", "id", "too_deep")
+
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Outputs(msgspec.Struct, gc=False, frozen=True):
+    """What the in-instance hook reported. A code of "" stands for one that is no integer, string or null."""
+
+    deploy_status_code: int | str | None = None
+
+
+class Deployment(msgspec.Struct, gc=False, frozen=True):
+    """One deployment: `id` is never empty, any other text may be missing (None), times are aware."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    server_id: str | None = None
+    config_id: str | None = None
+    status: str | None = None
+    action: str | None = None
+    creation_time: Time | None = None
+    updated_time: Time | None = None
+    output_values: Outputs | None = None
+
+
+def salvage(item: Any) -> Deployment | Rejection:
+    """A deployment from one decoded JSON value, keeping all that is usable, or why there is none.
+
+    Any field but the id may be absent, null or of a wrong type: it then counts as missing.
+    """
+    if not isinstance(item, dict):
+        return "not_object"
+    identity = _text(item.get("id"))
+    if not identity:
+        return "id"
+    outputs = item.get("output_values")
+    return Deployment(
+        id=identity,
+        server_id=_text(item.get("server_id")),
+        config_id=_text(item.get("config_id")),
+        status=_text(item.get("status")),
+        action=_text(item.get("action")),
+        creation_time=parse_time(item.get("creation_time")),
+        updated_time=parse_time(item.get("updated_time")),
+        output_values=Outputs(_code(outputs.get("deploy_status_code"))) if isinstance(outputs, dict) else None,
+    )
+
+
+def _text(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return None
+    # JSON can spell half of a surrogate pair, UTF-8 can't.
+    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _code(value: Any) -> int | str | None:
+    if value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    return ""
+
+
+_CANONICAL: Final = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
+
+
+def exit_code(value: int | str | None) -> int | Literal["none", "invalid"]:
+    """What a `deploy_status_code` means: an integer, also as a string in canonical decimal, `none` or `invalid`."""
+    if value is None:
+        return "none"
+    if isinstance(value, int):
+        return value
+    if _CANONICAL.fullmatch(value):
+        try:
+            return int(value)
+        except ValueError:  # more digits than Python converts
+            pass
+    return "invalid"
+
+
+_TIME: Final = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(?:([Zz])|([+-])(\d\d)(?::?(\d\d))?)?",
+    re.ASCII,
+)
+
+
+def parse_time(value: Any) -> datetime | None:
+    """An aware time from ISO 8601 text (`Z`, any offset, or none: UTC), or None where it can't be read.
+
+    A leap second is the second after :59.
+    """
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return None
+    year, month, day, hour, minute = (int(part) for part in match.groups()[:5])
+    second, fraction, _, sign, offset_hours, offset_minutes = match.groups()[5:]
+    seconds = int(second or 0)
+    try:
+        zone = UTC
+        if sign:
+            offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes or 0))
+            zone = timezone(-offset if sign == "-" else offset)
+        if seconds > 60:
+            return None
+        when = datetime(year, month, day, hour, minute, min(seconds, 59), tzinfo=zone)
+        return when + timedelta(seconds=seconds - when.second, microseconds=round(float(f"0.{fraction or 0}") * 1e6))
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,66 @@
+"""What one successful refresh of one project found: counts, no records. Immutable; a new refresh makes a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+STATUSES: Final = ("COMPLETE", "IN_PROGRESS", "FAILED")
+ACTIONS: Final = ("CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME")
+
+
+class Distribution(NamedTuple):
+    """A histogram's content: `cumulative[i]` values are at most `bounds[i]`, `size` in all, `total` is their sum."""
+
+    bounds: tuple[float, ...]
+    cumulative: tuple[int, ...]
+    size: int
+    total: float
+
+
+class ServerRow(NamedTuple):
+    """How many deployments of one server have this status and action (never zero)."""
+
+    server_id: str
+    status: str
+    action: str
+    deployments: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One project's deployments, counted at one instant.
+
+    Keys are label values: a missing status, action or server is "". Ages are seconds at `asked_at` (Unix seconds, the
+    exporter's clock, when the listing was requested); change times are Unix seconds by the cloud's clock.
+    """
+
+    asked_at: float
+    deployments: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By status and action."""
+    stuck: Mapping[str, int] = field(default_factory=dict)
+    """By action: IN_PROGRESS and unchanged for longer than the threshold."""
+    servers: tuple[ServerRow, ...] = ()
+    servers_withheld: int = 0
+    """Rows of servers past the limit."""
+    codes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By status and exit code as its label shows it."""
+    code_distribution: Mapping[str, Distribution] = field(default_factory=dict)
+    """By action."""
+    ages: Mapping[str, Distribution] = field(default_factory=dict)
+    """By status: seconds since creation."""
+    state_ages: Mapping[str, Distribution] = field(default_factory=dict)
+    """By status: seconds since the last change."""
+    oldest_changes: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    newest_changes: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Unusable records by reason."""
+    duplicates: int = 0
+    """Records whose id had been met before."""
+    response_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        """All deployments counted."""
+        return sum(self.deployments.values())
