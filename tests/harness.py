@@ -1,0 +1,677 @@
+"""What the tests over sockets share: a simulated cloud, exporters in and out of this process, their pages, certificates.
+
+Fixtures are named in a test module that wants them (`cloud = harness.cloud`); nothing here acts by itself.
+"""
+
+import asyncio
+import datetime
+import gzip
+import inspect
+import ipaddress
+import os
+import re
+import socket
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+import yaml
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from exporter import config
+from exporter.clock import Clock
+from exporter.fleet import Fleet
+from exporter.refresh import ProjectWatch
+from exporter.serve import Address, listening
+from exporter.simulator import Deployment, Plan, Project, Requests, Simulator, World, build
+from exporter.web import Server
+
+DEADLINE = 20.0
+"""Seconds after which something that does not happen has failed; nothing passes or fails by how long it took."""
+FIRST, SECOND = "web-frontend", "billing"
+"""The projects of the simulated cloud, in the order of Keystone's list."""
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse | None]]
+
+
+async def eventually(check: Callable[[], Any], what: str = "") -> Any:
+    """The first true value of `check` (a function or a coroutine function); a failure after the deadline."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        value = check()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f"in {DEADLINE:.0f} s it did not happen: {what or inspect.getsource(check).strip()}")
+        await asyncio.sleep(0.01)
+
+
+# -- pages
+
+
+class Sample(NamedTuple):
+    """One sample of a page."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Samples(list[Sample]):
+    """The samples of a page, found by their name and by some of their labels."""
+
+    @classmethod
+    def of(cls, text: str, *, openmetrics: bool = False) -> "Samples":
+        """Those of a text, which prometheus-client has to be able to read."""
+        parse = parse_openmetrics if openmetrics else parse_text
+        return cls(Sample(each.name, each.labels, each.value) for family in parse(text) for each in family.samples)
+
+    def select(self, name: str, **labels: str) -> "Samples":
+        """Those of this name that have these labels."""
+        return Samples(each for each in self if each.name == name and labels.items() <= each.labels.items())
+
+    def get(self, name: str, **labels: str) -> float | None:
+        """The value of the only such sample, None where there is none."""
+        found = self.select(name, **labels)
+        assert len(found) < 2, f"more than one: {found}"
+        return found[0].value if found else None
+
+    def value(self, name: str, **labels: str) -> float:
+        """The value of the only such sample."""
+        found = self.get(name, **labels)
+        assert found is not None, f"no {name}{labels}; there are {sorted({each.name for each in self})}"
+        return found
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of all such samples."""
+        return sum(each.value for each in self.select(name, **labels))
+
+    def cells(self, name: str, *keys: str, **labels: str) -> dict[Any, float]:
+        """The values that are not zero, by these labels' values."""
+        return {
+            tuple(each.labels[key] for key in keys) if len(keys) > 1 else each.labels[keys[0]]: each.value
+            for each in self.select(name, **labels)
+            if each.value
+        }
+
+    def names(self) -> set[str]:
+        """Every sample's name."""
+        return {each.name for each in self}
+
+
+def plain(body: bytes) -> bytes:
+    """A page without the lines that differ from scrape to scrape."""
+    own = re.compile(rb"(# (HELP|TYPE|UNIT) )?(process|python)_")
+    return b"".join(line for line in body.splitlines(keepends=True) if not own.match(line))
+
+
+# -- the simulated cloud
+
+
+@dataclass
+class Cloud:
+    """A simulated cloud, running, and the process's environment that leads to it and to no other."""
+
+    simulator: Simulator
+    monkeypatch: pytest.MonkeyPatch
+    folder: Path
+    passed: float = 0.0
+    """How far the cloud's clock is ahead of the machine's."""
+
+    @property
+    def world(self) -> World:
+        """The cloud's state."""
+        return self.simulator.world
+
+    @property
+    def requests(self) -> Requests:
+        """What was asked of it."""
+        return self.simulator.requests
+
+    def project(self, name: str = FIRST) -> Project:
+        """The project of that name."""
+        return self.world.project(name)
+
+    def add_project(self, name: str, *, enabled: bool = True, domain_id: str = "default") -> Project:
+        """A further project that `monitor` may read."""
+        project = self.world.add_project(name, enabled=enabled, domain_id=domain_id)
+        self.world.grant(self.world.user("monitor").id, project.id, "reader")
+        return project
+
+    def deploy(
+        self,
+        project: str = FIRST,
+        *,
+        status: Any = "COMPLETE",
+        action: Any = "CREATE",
+        server: str = "server-1",
+        code: Any = 0,
+        age: float = 60.0,
+        **fields: Any,
+    ) -> Deployment:
+        """A deployment that was created so many seconds ago."""
+        project_id = self.project(project).id
+        configs = [each for each in self.world.configs.values() if each.project_id == project_id]
+        chosen = configs[0] if configs else self.world.add_config(project_id, "install-agent")
+        outputs = {"deploy_stdout": "secret-output", "deploy_stderr": "", "deploy_status_code": code}
+        return self.world.add_deployment(
+            project_id,
+            server,
+            chosen.id,
+            status=status,
+            action=action,
+            created=self.world.now() - age,
+            **{"output_values": outputs, **fields},
+        )
+
+    def asked(self, project: str = FIRST, **criteria: Any) -> int:
+        """How often the project's deployments were listed."""
+        path = f"/heat/v1/{self.project(project).id}/software_deployments"
+        return self.requests.count(path=path, **criteria)
+
+    def authentications(self) -> int:
+        """How often a token was asked for."""
+        return self.requests.count(method="POST", path="/v3/auth/tokens")
+
+    def revoke(self) -> None:
+        """End every token that was given out."""
+        self.world.tokens.clear()
+
+    def listing(self, handler: Handler, project: str = FIRST) -> None:
+        """Let `handler` see the requests for a project's deployments; the cloud answers where it gives None."""
+        self.intercept(handler, f"/heat/v1/{self.project(project).id}/software_deployments")
+
+    def authentication(self, handler: Handler) -> None:
+        """The same for requests for a token."""
+        self.intercept(handler, "/v3/auth/tokens")
+
+    def intercept(self, handler: Handler, path: str) -> None:
+        """The same for any path; what was set for others stays."""
+        before = self.simulator.intercept
+
+        async def intercepted(request: web.BaseRequest, api: Any) -> web.StreamResponse | None:
+            if request.path == path:
+                return await handler(request)
+            return await before(request, api) if before else None
+
+        self.simulator.intercept = intercepted
+
+    def mend(self) -> None:
+        """Answer everything as usual again."""
+        self.simulator.intercept = None
+
+    # -- the environment
+
+    def entry(self, **options: Any) -> dict[str, Any]:
+        """The clouds.yaml entry that leads here, to be changed and written."""
+        found: dict[str, Any] = yaml.safe_load(self.simulator.clouds_yaml(**options))["clouds"]["simulator"]
+        return found
+
+    def write(self, entry: dict[str, Any] | None = None, **further: dict[str, Any]) -> Path:
+        """Write clouds.yaml: the entry `simulator`, and further ones under their names."""
+        path = self.folder / "clouds.yaml"
+        entries = {"simulator": entry or self.entry(), **further}
+        path.write_text(yaml.safe_dump({"clouds": entries}))
+        self.monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
+        return path
+
+    @asynccontextmanager
+    async def exporter(
+        self, settings: config.Config | None = None, *, clock: Clock | None = None, refreshing: bool = True
+    ) -> AsyncIterator["Exporter"]:
+        """An exporter in this process that listens, and unless told otherwise refreshes."""
+        fleet = Fleet(settings or configuration(), clock=clock)
+        async with running(fleet, refreshing=refreshing) as exporter:
+            yield exporter
+
+    @asynccontextmanager
+    async def fleet(self, settings: config.Config | None = None, *, clock: Clock | None = None) -> AsyncIterator[Fleet]:
+        """A fleet that is open and does nothing by itself."""
+        async with Fleet(settings or configuration(), clock=clock).opened() as fleet:
+            yield fleet
+
+
+def isolate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Take everything out of the environment that could lead to a real cloud or proxy."""
+    for name in list(os.environ):
+        if name.startswith(("OS_", "HEAT_DEPLOYMENT_EXPORTER_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "FORCE_COLOR", "NO_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+    monkeypatch.chdir(folder)
+
+
+def quiet_world(now: Callable[[], float] = time.time) -> World:
+    """Two projects (and a disabled one) without a deployment, in which nothing happens by itself."""
+    return build(Plan(projects=2, disabled_projects=1, servers=2, deployments=0, churn=0), now=now)
+
+
+@pytest.fixture
+async def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Cloud]:
+    """A cloud of this test alone, with a deployment in each project, and its clouds.yaml in place."""
+    isolate(monkeypatch, tmp_path)
+    made: list[Cloud] = []
+    world = quiet_world(lambda: time.time() + (made[0].passed if made else 0.0))
+    async with Simulator(world) as simulator:
+        made.append(Cloud(simulator, monkeypatch, tmp_path))
+        made[0].deploy(FIRST)
+        made[0].deploy(SECOND)
+        made[0].write()
+        yield made[0]
+
+
+class Hold:
+    """A handler that holds requests back until it is released, then lets the cloud answer."""
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Event()
+        self.released = asyncio.Event()
+
+    async def __call__(self, request: web.BaseRequest) -> None:
+        """Wait."""
+        self.entered.set()
+        await self.released.wait()
+
+
+def answering(
+    status: int, body: bytes = b"", *, content_type: str = "application/json", headers: dict[str, str] | None = None
+) -> Handler:
+    """A handler that always answers this."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=status, body=body, headers={"Content-Type": content_type, **(headers or {})})
+
+    return answer
+
+
+
+# -- exporters in this process
+
+
+def configuration(
+    *,
+    refresh: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
+    clouds: list[dict[str, Any]] | None = None,
+    **sections: Any,
+) -> config.Config:
+    """A configuration that asks the simulated cloud ten times a second, unless told otherwise."""
+    return config.parse(written(refresh=refresh, limits=limits, clouds=clouds, **sections), source="test")
+
+
+def written(
+    *,
+    refresh: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
+    clouds: list[dict[str, Any]] | None = None,
+    **sections: Any,
+) -> str:
+    """The same as the text of a configuration file."""
+    content = {
+        "refresh": {"interval": "100ms", "timeout": "15s", "silence": "15s", "stale_after": "10m", **(refresh or {})},
+        "limits": {"requests_per_second": 1000, **(limits or {})},
+        "clouds": clouds or [{"name": "sim", "cloud": "simulator"}],
+        **sections,
+    }
+    return yaml.safe_dump(content)
+
+
+ONCE = {"interval": "1h", "stale_after": "2h"}
+"""Refresh settings under which nothing is asked again after the first time."""
+
+
+@dataclass
+class Answer:
+    """An answer, its body as it went over the wire."""
+
+    status: int
+    headers: Any
+    raw: bytes
+
+    @property
+    def body(self) -> bytes:
+        """The body without its encoding."""
+        return gzip.decompress(self.raw) if self.headers.get("Content-Encoding") == "gzip" else self.raw
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
+
+@dataclass
+class Exporter:
+    """An exporter that listens."""
+
+    url: str
+    session: aiohttp.ClientSession
+    fleet: Any = None
+    server: Any = None
+
+    async def get(self, path: str = "/metrics", *, method: str = "GET", **headers: str) -> Answer:
+        """One request; header names with underscores for dashes. Without an Accept header unless one is given."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.request(
+            method, f"{self.url}{path}", headers=sent, skip_auto_headers=("Accept", "Accept-Encoding")
+        ) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    async def samples(self) -> Samples:
+        """What /metrics shows now."""
+        answer = await self.get()
+        assert answer.status == 200
+        return Samples.of(answer.text)
+
+    async def when(self, check: Callable[[Samples], Any]) -> Samples:
+        """The first page that fulfils the check."""
+
+        async def page() -> Samples | None:
+            found = await self.samples()
+            return found if check(found) else None
+
+        found: Samples = await eventually(page, inspect.getsource(check).strip())
+        return found
+
+    async def refreshed(self, times: int = 1, project: str = FIRST) -> Samples:
+        """The first page after so many more refreshes of the project."""
+        before = (await self.samples()).get("heat_refreshes_total", project=project) or 0.0
+        return await self.when(lambda page: (page.get("heat_refreshes_total", project=project) or 0) >= before + times)
+
+
+@asynccontextmanager
+async def running(fleet: Fleet, *, refreshing: bool = True) -> AsyncIterator[Exporter]:
+    """A fleet that refreshes, and its web server."""
+    server = Server(fleet)
+    async with (
+        fleet.opened(),
+        listening(server, [Address("127.0.0.1", 0)]) as ports,
+        scraper() as session,
+    ):
+        task = asyncio.create_task(fleet.run()) if refreshing else None
+        try:
+            yield Exporter(f"http://127.0.0.1:{ports[0]}", session, fleet, server)
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def scraper() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client session that shows bodies as they came."""
+    async with aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield session
+
+
+def watch_of(fleet: Fleet, name: str = FIRST) -> ProjectWatch:
+    """The watch of a project."""
+    return next(watch for watch in fleet.watches() if watch.state.name == name)
+
+
+def page_of(fleet: Fleet) -> Samples:
+    """What a fleet's page shows."""
+    return Samples.of(fleet.page.plain("text").decode())
+
+
+@dataclass
+class Hands:
+    """Clocks that stand still until they are moved."""
+
+    wall: float = 1_700_000_000.0
+    steady: float = 1000.0
+
+    @property
+    def clock(self) -> Clock:
+        """What the exporter is given."""
+        return Clock(wall=lambda: self.wall, steady=lambda: self.steady)
+
+    def advance(self, seconds: float) -> None:
+        """Move both."""
+        self.wall += seconds
+        self.steady += seconds
+
+
+# -- the command as a process of its own
+
+
+@dataclass
+class Process:
+    """A running command and what it has said so far."""
+
+    process: asyncio.subprocess.Process
+    lines: list[str] = field(default_factory=list)
+    """Of stderr."""
+    output: list[str] = field(default_factory=list)
+    """Of stdout."""
+
+    async def said(self, text: str) -> str:
+        """The first line of stderr with this text in it."""
+        return str(await eventually(lambda: next((line for line in self.lines if text in line), None), f"says {text}"))
+
+    async def port(self) -> int:
+        """Where it listens."""
+        match = re.search(r"ports=(\d+)", await self.said("event=listening"))
+        assert match is not None
+        return int(match[1])
+
+    async def ended(self) -> int:
+        """Its exit status."""
+        return await asyncio.wait_for(self.process.wait(), DEADLINE)
+
+    async def stopped(self, number: int) -> int:
+        """Its exit status after a signal."""
+        self.process.send_signal(number)
+        return await self.ended()
+
+
+class Finished(NamedTuple):
+    """A command that has ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def _command(args: Iterable[object]) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "exporter", *map(str, args)]
+
+
+async def run(*args: object) -> Finished:
+    """Run the command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *_command(args),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        stdout, stderr = await asyncio.wait_for(process.communicate(), 2 * DEADLINE)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Finished(process.returncode or 0, stdout.decode(), stderr.decode())
+
+
+@asynccontextmanager
+async def started(*args: object) -> AsyncIterator[Process]:
+    """Run the command until the end of the block."""
+    process = await asyncio.create_subprocess_exec(
+        *_command(args),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    result = Process(process)
+
+    async def collect(stream: Any, lines: list[str]) -> None:
+        async for line in stream:
+            lines.append(line.decode().rstrip("\n"))
+
+    readers = [
+        asyncio.create_task(collect(process.stdout, result.output)),
+        asyncio.create_task(collect(process.stderr, result.lines)),
+    ]
+    try:
+        yield result
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await asyncio.gather(*readers)
+
+
+@asynccontextmanager
+async def serving(*args: object) -> AsyncIterator[tuple[Process, Exporter]]:
+    """Run `serve` on a free port until the end of the block."""
+    async with started("serve", "--web.listen-address", "127.0.0.1:0", *args) as process, scraper() as session:
+        yield process, Exporter(f"http://127.0.0.1:{await process.port()}", session)
+
+
+# -- sockets and certificates
+
+
+def closed_port() -> socket.socket:
+    """A socket whose port refuses connections for as long as it is open."""
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    return holder
+
+
+@dataclass
+class Authority:
+    """A certificate authority of this test alone; its files are in a folder."""
+
+    folder: Path
+    name: str = "ca"
+
+    def __post_init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, self.name)])
+        self._certificate = (
+            self._builder(subject, subject, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(_usage(signs=True), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.file = self.folder / f"{self.name}.pem"
+        self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
+        """A certificate for these hosts (a client's without any) and its key, as files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        builder = (
+            self._builder(subject, self._certificate.subject, key)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+            .add_extension(_usage(signs=False), critical=True)
+        )
+        if hosts:
+            names = [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        cert_file, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return cert_file, key_file
+
+    @staticmethod
+    def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+        )
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+@dataclass
+class Front:
+    """A TLS server in front of the simulator."""
+
+    url: str
+    clients: list[Any] = field(default_factory=list)
+    """The client certificate of each request, None where it showed none."""
+    paths: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def tls_front(
+    simulator: Simulator, authority: Authority, *, client_authority: Authority | None = None
+) -> AsyncIterator[Front]:
+    """The simulator over TLS; the addresses in its answers are the front's. It may insist on a client certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("front", "127.0.0.1"))
+    if client_authority is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client_authority.file)
+    front = Front("")
+
+    async def forward(request: web.BaseRequest) -> web.StreamResponse:
+        transport = request.transport
+        front.clients.append(transport.get_extra_info("peercert") if transport else None)
+        front.paths.append(request.path)
+        kept = {name: value for name, value in request.headers.items() if name not in ("Transfer-Encoding",)}
+        async with session.request(
+            request.method,
+            f"{simulator.url}{request.path_qs}",
+            data=await request.read(),
+            headers=kept,
+            allow_redirects=False,
+        ) as answer:
+            body = (await answer.read()).replace(b"http://" + request.host.encode(), b"https://" + request.host.encode())
+            sent = {name: answer.headers[name] for name in ("Content-Type", "X-Subject-Token") if name in answer.headers}
+            return web.Response(status=answer.status, body=body, headers=sent)
+
+    async with aiohttp.ClientSession() as session:
+        runner = web.ServerRunner(web.Server(forward, access_log=None), shutdown_timeout=0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+            front.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+            yield front
+        finally:
+            await runner.cleanup()

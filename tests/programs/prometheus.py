@@ -1,0 +1,130 @@
+"""A real Prometheus that scrapes what a test tells it to, and promtool."""
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from tests.programs.available import PROGRAMS
+from tests.programs.process import Process, eventually, free_port, session
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One series of an answer, with its name among the labels as `__name__`."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+class Prometheus:
+    """A Prometheus with storage of its own, from entering the context until leaving it."""
+
+    def __init__(
+        self,
+        scrape_configs: Sequence[Json],
+        *,
+        interval: str = "1s",
+        rule_files: Iterable[Path] = (),
+        features: Iterable[str] = (),
+        program: str = "prometheus",
+    ) -> None:
+        """Scrapes every `interval`, which is also the longest that a scrape may take; rules go by the same clock."""
+        self._config = {
+            "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
+            "rule_files": [str(path) for path in rule_files],
+            "scrape_configs": list(scrape_configs),
+        }
+        self._features = tuple(features)
+        self._program = PROGRAMS[program].files[0]
+        self._http = session()
+        self._stack = ExitStack()
+        self.url = f"http://127.0.0.1:{free_port()}"
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.callback(self._http.close)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prometheus-")))
+            (folder / "prometheus.yml").write_text(yaml.safe_dump(self._config))
+            command = [
+                self._program,
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={self.url.removeprefix('http://')}",
+                *(f"--enable-feature={feature}" for feature in self._features),
+            ]
+            self.process = stack.enter_context(Process("prometheus", command, folder))
+            self.process.ready(f"{self.url}/-/ready")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def api(self, path: str, **parameters: str) -> Json:
+        """The data of an answer of `/api/v1/<path>`; a refused request raises with what Prometheus said."""
+        answer = self._http.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30)
+        body = answer.json()
+        if body["status"] != "success":
+            raise RuntimeError(f"{path} {parameters}: {body['error']}")
+        return body["data"]
+
+    def query(self, expression: str) -> list[Sample]:
+        """The instant vector (or the scalar, as one sample without labels) of an expression, now."""
+        data = self.api("query", query=expression)
+        if data["resultType"] == "scalar":
+            return [Sample({}, float(data["result"][1]))]
+        return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]
+
+    def metadata(self) -> dict[str, list[dict[str, str]]]:
+        """Type, help and unit of every metric family scraped so far."""
+        return dict(self.api("metadata"))
+
+    def targets(self) -> list[dict[str, Json]]:
+        """The targets it scrapes, each with `health` and `lastError`."""
+        return list(self.api("targets")["activeTargets"])
+
+    def wait_until(
+        self, expression: str, predicate: Callable[[list[Sample]], bool] = bool, timeout: float = 20.0
+    ) -> list[Sample]:
+        """The first answer that `predicate` finds true; otherwise an error with the last answer and the targets.
+
+        A scrape is not to be expected within the first five seconds: Prometheus looks for targets that often.
+        """
+        answer: list[Sample] = []
+
+        def found() -> bool:
+            nonlocal answer
+            answer = self.query(expression)
+            return predicate(answer)
+
+        try:
+            eventually(found, timeout=timeout, what=expression)
+        except AssertionError as error:
+            errors = [f"{target['scrapeUrl']}: {target['health']} {target['lastError']}" for target in self.targets()]
+            raise AssertionError(f"{error}\nanswer: {answer}\ntargets: {errors}") from None
+        return answer
+
+
+def promtool(*arguments: str, stdin: bytes = b"") -> tuple[int, str]:
+    """Exit code and output (both streams) of a promtool call."""
+    command = [PROGRAMS["promtool"].files[0], *arguments]
+    done = subprocess.run(
+        command, check=False, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+    )
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def check_metrics(exposition: bytes) -> tuple[int, str]:
+    """What `promtool check metrics` says of a page in the text format: 0 means nothing to complain about."""
+    return promtool("check", "metrics", stdin=exposition)
