@@ -392,7 +392,7 @@ def identity_failure(error: Exception, what: str) -> RefreshError:
         return AnswerError(text, api=api, status=error.http_status, retry_after=headers.get("Retry-After"))
     if isinstance(error, ksa.ConnectTimeout):
         return DeadlineError(text, api=api)
-    if isinstance(error, ksa.SSLFailure):
+    if isinstance(error, ksa.SSLError):
         return TransportError(text, api=api, reason="tls")
     if isinstance(error, ksa.ConnectionError):
         return TransportError(text, api=api, reason="dns" if _is_dns(error) else "tls" if _is_tls(error) else "connect")

@@ -8,16 +8,26 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from exporter.errors import ConfigError
 from exporter.families import FAMILIES
-from exporter.units import Duration, Size, format_duration
+from exporter.units import Duration, Size
 
 
 def _pattern(text: str) -> str:
@@ -34,7 +44,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Refresh(_Model):
@@ -48,7 +58,7 @@ class Refresh(_Model):
     """The longest wait between two reads, the first byte included (Heat is silent until its list is ready)."""
     stale_after: PositiveDuration = 300.0
     """Older data is withdrawn from /metrics."""
-    share: Annotated[float, Field(gt=0, le=1, strict=False)] = 0.25
+    share: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Of the time a project's listing may keep its cloud busy: one that takes 30 s is asked for every 2 minutes."""
     slow_after: PositiveDuration = 5.0
     """A project that took longer last time is a slow one."""
@@ -59,7 +69,7 @@ class Refresh(_Model):
 class CloudLimits(_Model):
     """What may be asked of one cloud and shown of it."""
 
-    requests_per_second: Annotated[float, Field(gt=0, strict=False)] = 10.0
+    requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     """Against one cloud, authentication included."""
     response_bytes: Annotated[Size, Field(gt=0)] = 2 * 1024**3
     """One listing's size at most, decompressed."""
@@ -104,6 +114,7 @@ class Buckets(_Model):
     deploy_status_code: Annotated[tuple[int, ...], AfterValidator(_ascending)] = (
         0, 1, 2, 125, 126, 127, 128, 137, 143, 255,
     )  # fmt: skip
+    """For exit codes."""
 
     _lists = field_validator("age", "deploy_status_code", mode="before")(_tuple)
 
@@ -112,24 +123,29 @@ class Metrics(_Model):
     """Which families are published, by fully anchored regular expressions; what is left out costs nothing."""
 
     include: tuple[Pattern, ...] = ()
+    """Names of families, fully anchored regular expressions; empty: all."""
     exclude: tuple[Pattern, ...] = ()
+    """The same; exclude wins. What is left out costs nothing."""
 
     _lists = field_validator("include", "exclude", mode="before")(_tuple)
 
-    @model_validator(mode="after")
-    def _each_selects(self) -> Self:
+    @field_validator("include", "exclude")
+    @classmethod
+    def _each_selects(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         names = [family.name for family in FAMILIES]
-        for pattern in (*self.include, *self.exclude):
+        for pattern in patterns:
             if not any(re.fullmatch(pattern, name) for name in names):
                 raise ValueError(f"expected the name of a metric family, or a pattern of some: {pattern!r} is of none")
-        return self
+        return patterns
 
 
 class Servers(_Model):
     """Which servers' deployments count, by fully anchored regular expressions on server_id; exclude wins."""
 
     include: tuple[Pattern, ...] = ()
+    """Server ids, fully anchored regular expressions; empty: all."""
     exclude: tuple[Pattern, ...] = ()
+    """The same; exclude wins. A deployment that they leave out is counted nowhere."""
 
     _lists = field_validator("include", "exclude", mode="before")(_tuple)
 
@@ -141,7 +157,16 @@ class NamedProject(_Model):
     domain: Name
 
 
-Projects = Literal["discover", "current"] | tuple[Name | NamedProject, ...]
+# Tagged, so that a mistake is explained once and not for each alternative.
+_WORD, _LIST, _TEXT, _NAMED = _BRANCHES = ("<word>", "<list>", "<text>", "<named>")
+Project = Annotated[
+    Annotated[Name, Tag(_TEXT)] | Annotated[NamedProject, Tag(_NAMED)],
+    Discriminator(lambda project: _TEXT if isinstance(project, str) else _NAMED),
+]
+Projects = Annotated[
+    Annotated[Literal["discover", "current"], Tag(_WORD)] | Annotated[tuple[Project, ...], Tag(_LIST)],
+    Discriminator(lambda projects: _WORD if isinstance(projects, str) else _LIST),
+]
 
 
 class Cloud(_Model):
@@ -156,19 +181,17 @@ class Cloud(_Model):
     servers: Servers = Servers()
     """Absent: all."""
     refresh: Refresh = Refresh()
-    """What differs for this cloud."""
+    """Any key of `refresh`, for this cloud."""
     limits: CloudLimits = CloudLimits()
-    """What differs for this cloud."""
+    """Any key of `limits` but `concurrency`, for this cloud."""
 
     @field_validator("projects", mode="before")
     @classmethod
     def _project_list(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            if not value:
-                raise ValueError("expected discover, current, or a list of at least one project")
+        if isinstance(value, list) and value:
             return tuple(value)
         if value not in ("discover", "current"):
-            raise ValueError(f"expected discover, current, or a list of projects, not {value!r}")
+            raise ValueError(f"expected discover, current, or a list of at least one project, not {value!r}")
         return value
 
     @model_validator(mode="after")
@@ -186,9 +209,14 @@ class Config(_Model):
     thresholds: Thresholds = Thresholds()
     buckets: Buckets = Buckets()
     metrics: Metrics = Metrics()
-    clouds: Annotated[tuple[Cloud, ...], Field(min_length=1)] = Field(default_factory=lambda: (Cloud(),))
+    clouds: tuple[Cloud, ...] = Field(default_factory=lambda: (Cloud(),))
 
-    _lists = field_validator("clouds", mode="before")(_tuple)
+    @field_validator("clouds", mode="before")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if value in ([], ()):
+            raise ValueError("expected at least one cloud")
+        return _tuple(value)
 
     @field_validator("clouds")
     @classmethod
@@ -200,7 +228,7 @@ class Config(_Model):
 
     @model_validator(mode="after")
     def _effective(self) -> Self:
-        """Fill in each cloud what it does not say itself, and check what only makes sense together."""
+        """Fill in each cloud what it does not say itself."""
         clouds = tuple(
             cloud.model_copy(
                 update={"refresh": _merged(self.refresh, cloud.refresh), "limits": _merged(self.limits, cloud.limits)}
@@ -208,12 +236,6 @@ class Config(_Model):
             for cloud in self.clouds
         )
         object.__setattr__(self, "clouds", clouds)
-        for cloud in clouds:
-            if cloud.refresh.stale_after < cloud.refresh.interval:
-                raise ValueError(
-                    f"refresh.stale_after ({format_duration(cloud.refresh.stale_after)}) of cloud {cloud.name!r}:"
-                    f" expected at least refresh.interval ({format_duration(cloud.refresh.interval)})"
-                )
         return self
 
     @property
@@ -238,6 +260,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
                 if key in seen:
@@ -266,9 +290,12 @@ def parse(text: str, *, source: str) -> Config:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{source}: {where}not YAML: {getattr(error, 'problem', None) or error}") from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"{source}: {where}not YAML: {problem}") from None
     except RecursionError:
         raise ConfigError(f"{source}: too deeply nested") from None
+    except Exception as error:  # a date such as 2020-13-45, say
+        raise ConfigError(f"{source}: not YAML: {error}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -279,28 +306,37 @@ def parse(text: str, *, source: str) -> Config:
         raise ConfigError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
 
 
-_PREFIX: Final = "Value error, "
+_SHOULD: Final = re.compile(r"^\w+ should (be|have) ")
+_TYPES: Final[Mapping[str, str]] = {
+    "model_type": "keys with their values",
+    "tuple_type": "a list",
+    "string_type": "a text",
+    "int_type": "an integer",
+    "float_type": "a number",
+}
 
 
 def _explain(error: ValidationError) -> list[str]:
     """One line for each mistake: the key's path and what was expected."""
     lines = []
     for each in error.errors(include_url=False):
-        parts = [part for part in each["loc"] if not (isinstance(part, str) and _is_branch(part))]
         path = ""
-        for part in parts:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        if each["type"] == "extra_forbidden":
-            message = "unknown key"
-        else:
-            message = each["msg"].removeprefix(_PREFIX)
-            message = message[0].lower() + message[1:]
-            if each["type"] != "value_error":
-                message = message.replace("input should be", "expected", 1) + f", not {each['input']!r:.100}"
-        lines.append(f"{path}: {message}" if path else message)
-    return list(dict.fromkeys(lines))
-
-
-def _is_branch(part: str) -> bool:
-    """Whether a part of pydantic's location names a branch of a union instead of a key."""
-    return "[" in part or part in ("NamedProject", "constrained-str", "str") or part.startswith(("literal", "tuple"))
+        for part in each["loc"]:
+            if isinstance(part, int):
+                path += f"[{part}]"
+            elif part not in _BRANCHES:
+                path += ("." if path else "") + (part if part.isprintable() else repr(part))
+        match each["type"]:
+            case "extra_forbidden" | "invalid_key":
+                message = "unknown key"
+            case "missing":
+                message = "expected this key as well"
+            case "value_error":
+                message = str(each["ctx"]["error"])
+            case kind:
+                expected = _TYPES.get(kind) or _SHOULD.sub("", each["msg"])
+                if each["loc"][-1:] == (_NAMED,):
+                    expected = "a project's id or name, or {name: …, domain: …}"
+                message = f"expected {expected}, not {each['input']!r:.100}"
+        lines.append(f"{path}: {message}")
+    return lines

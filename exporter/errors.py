@@ -147,10 +147,10 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
         return 0.0
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return min(float(text[:9]), RETRY_AFTER_LIMIT)
+        return min(float(text), RETRY_AFTER_LIMIT)
     try:
         when = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

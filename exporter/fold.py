@@ -1,7 +1,7 @@
 """Counting records into a snapshot, batch by batch; no record outlives its batch.
 
-The work is done by C-level calls over a batch that was grouped by status and action (see the measurements in
-`docs/development.md`); only the grouping itself is a loop over records.
+The work is done by C-level calls over a batch that was grouped by status and action, which takes half the time of one
+plain loop; only the grouping itself is a loop over records.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ UNDOCUMENTED_LIMIT: Final = 20
 CODES_LIMIT: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ZERO: Final = timedelta()
+_MICROSECOND: Final = timedelta(microseconds=1)
+# A timedelta holds no more than the sum of some 1,300 ages of two thousand years.
+_PORTION: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +67,14 @@ class _Ages:
         self.bounds = bounds
         self.cumulative = [0] * len(bounds)
         self.count = 0
-        self.total = _ZERO
+        self.total = 0  # microseconds
 
     def add(self, ages: list[timedelta]) -> None:
         """Count ages that are sorted and not empty."""
         self.cumulative = [so_far + bisect_right(ages, bound) for so_far, bound in zip(self.cumulative, self.bounds)]
         self.count += len(ages)
-        self.total += sum(ages if ages[0] >= _ZERO else ages[bisect_left(ages, _ZERO) :], _ZERO)
+        for start in range(bisect_left(ages, _ZERO), len(ages), _PORTION):
+            self.total += sum(ages[start : start + _PORTION], _ZERO) // _MICROSECOND
 
     def merge(self, other: _Ages) -> None:
         self.cumulative = [mine + theirs for mine, theirs in zip(self.cumulative, other.cumulative)]
@@ -79,7 +83,7 @@ class _Ages:
 
     def distribution(self) -> Distribution:
         bounds = tuple(bound.total_seconds() for bound in self.bounds)
-        return Distribution(bounds, tuple(self.cumulative), self.count, self.total.total_seconds())
+        return Distribution(bounds, tuple(self.cumulative), self.count, self.total / 10**6)
 
 
 class _Cell:

@@ -34,6 +34,9 @@ _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+("?)|[\[\]{}]', re.DOTALL)
 _BLANK_TEXT: Final = re.compile(r"[ \t\n\r]*+")
 # How far before the end of an unfinished text Python's decoder may place its complaint (an escape, a literal).
 _UNFINISHED: Final = 16
+# What may follow an element, or stand in an element's place, before all bytes are there: nothing, the rest of a
+# number, the list's end. `close` judges the end.
+_UNDECIDED: Final = re.compile(r"(?:[.eE][+-]?|\][ \t\n\r]*+(?:\}[ \t\n\r]*+)?)?")
 _GUESSES: Final = 2
 _TOO_DEEP: Final = object()
 
@@ -170,6 +173,7 @@ class ListingDecoder:
                     del buffer[: end + 1]
                     self._any = True
                     return batch
+            self._separator = None  # perhaps it was found inside a string: look for another one
         return self._walk(final=False)
 
     def _decode(self, elements: bytes) -> Batch | None:
@@ -195,7 +199,12 @@ class ListingDecoder:
             try:
                 batch.records.append(_RECORD.decode(raw))
             except msgspec.DecodeError:
-                self._keep(batch, _PYTHON.decode(bytes(raw).decode()))
+                try:
+                    item = _PYTHON.decode(bytes(raw).decode())
+                except RecursionError:  # Python's decoder gives up a few levels earlier
+                    batch.rejected.append("too_deep")
+                else:
+                    self._keep(batch, item)
         return batch
 
     @staticmethod
@@ -213,6 +222,8 @@ class ListingDecoder:
         position = done = 0
         while True:
             start = _BLANK_TEXT.match(text, position).end()  # type: ignore[union-attr]  # it matches everywhere
+            if not final and _UNDECIDED.fullmatch(text, start):
+                break
             try:
                 item, end = _PYTHON.raw_decode(text, start)
             except JSONDecodeError as error:
@@ -228,8 +239,8 @@ class ListingDecoder:
                         raise DecodeError("the listing is not JSON: unbalanced and too deep") from None
                     break
             after = _BLANK_TEXT.match(text, end).end()  # type: ignore[union-attr]
-            if after == len(text) and not final:
-                break  # a number may go on, and no comma proves that the element is whole
+            if not final and _UNDECIDED.fullmatch(text, after):
+                break  # no comma proves that the element is whole
             if after < len(text) and text[after] != ",":
                 raise DecodeError("the listing is not JSON: expected a comma between two elements")
             if item is _TOO_DEEP:

@@ -51,9 +51,13 @@ def configure(*, level: str, format: LogFormat) -> None:
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
+# Everything that some reader takes for the end of a line or of a field, as Python spells it.
+_CONTROLS: Final = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+
+
 def _one_line(logger: Any, method: str, event: Any) -> Any:
     """What a cloud sent may stand in a message: it must not be able to begin a line of its own."""
     return {
-        key: value.replace("\r", "\\r").replace("\n", "\\n") if isinstance(value, str) else value
+        key: str(value).translate(_CONTROLS) if isinstance(value, (str, Exception)) else value
         for key, value in event.items()
     }

@@ -53,8 +53,9 @@ def choose_format(accept: str | None) -> Format:
         version = parameters.get("version", "")
         match name:
             case "*/*":
-                # What asks for anything at all gets what any client can read.
+                # Both, so that what asks for anything at all gets what any client can read, by the tie.
                 consider("text", 0, quality)
+                consider("openmetrics", 0, quality)
             case "text/*":
                 consider("text", 1, quality)
             case "application/*":

@@ -91,7 +91,7 @@ def exit_code(value: int | str | None) -> int | Literal["none", "invalid"]:
 
 
 _TIME: Final = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(?:([Zz])|([+-])(\d\d)(?::?(\d\d))?)?",
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(?:([Zz])|([+-])(\d\d)(?::?([0-5]\d))?)?",
     re.ASCII,
 )
 
@@ -115,6 +115,8 @@ def parse_time(value: Any) -> datetime | None:
         if seconds > 60:
             return None
         when = datetime(year, month, day, hour, minute, min(seconds, 59), tzinfo=zone)
-        return when + timedelta(seconds=seconds - when.second, microseconds=round(float(f"0.{fraction or 0}") * 1e6))
+        # Rounded as msgspec does, by the seventh digit.
+        microseconds = (int(f"{fraction or '':0<7.7}") + 5) // 10
+        return when + timedelta(seconds=seconds - when.second, microseconds=microseconds)
     except (ValueError, OverflowError):
         return None

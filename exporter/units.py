@@ -20,8 +20,9 @@ _DURATION_UNITS: Final = {
 _DURATION: Final = re.compile(
     r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII
 )
+_DURATION_LIMIT: Final = 292 * 365 * 86400.0
 _SIZE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-_SIZE: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)", re.ASCII)
+_SIZE: Final = re.compile(r"(\d{1,15})\s*(B|KiB|MiB|GiB)", re.ASCII)
 
 
 def parse_duration(value: Any) -> float:
@@ -32,17 +33,19 @@ def parse_duration(value: Any) -> float:
         return 0.0
     if match is None or not text:
         raise ValueError(f"expected a duration such as 45s, 5m or 1h30m, not {value!r}")
-    return sum(
-        int(amount) * seconds
+    total = sum(
+        # A double takes any number of digits.
+        float(amount) * seconds
         for amount, seconds in zip(match.groups(), _DURATION_UNITS.values(), strict=True)
         if amount
     )
+    if total > _DURATION_LIMIT:
+        raise ValueError(f"expected a duration of at most 292y, not {value!r}")
+    return total
 
 
 def format_duration(seconds: float) -> str:
     """The duration as Prometheus writes it."""
-    if seconds == 0:
-        return "0s"
     rest = round(seconds * 1000)
     text = ""
     # Weeks and years are left out: 7d and 365d are read more easily than 1w and 1y.
@@ -50,7 +53,7 @@ def format_duration(seconds: float) -> str:
         amount, rest = divmod(rest, size)
         if amount:
             text += f"{amount}{unit}"
-    return text
+    return text or "0s"
 
 
 def parse_size(value: Any) -> int:

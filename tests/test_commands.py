@@ -1,0 +1,466 @@
+"""The command as users run it: a process of its own, its exit status, what it prints where, and how it ends."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import signal
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from exporter import __version__
+from tests import harness
+from tests.harness import (
+    FIRST,
+    ONCE,
+    SECOND,
+    Cloud,
+    Hold,
+    Samples,
+    answering,
+    closed_port,
+    eventually,
+    run,
+    serving,
+    started,
+    written,
+)
+
+cloud = harness.cloud
+pytestmark = harness.sdk_warning
+
+DEPLOYMENTS = "heat_software_deployments"
+PATIENT = {**ONCE, "timeout": "1h", "silence": "1h"}
+"""Refresh settings under which nothing of a silent cloud ends by itself."""
+
+
+@pytest.fixture
+def config_file(cloud: Cloud) -> Path:
+    """A configuration file for the simulated cloud."""
+    path = cloud.folder / "exporter.yaml"
+    path.write_text(written())
+    return path
+
+
+def table(stderr: str) -> dict[str, list[str]]:
+    """The rows of the summary by project name."""
+    rows = [line.split() for line in stderr.splitlines()]
+    return {row[1]: row for row in rows if len(row) > 3 and row[0] == "sim"}
+
+
+# -- once
+
+
+async def test_once_prints_the_exposition(cloud: Cloud, config_file: Path):
+    """`once` writes the metrics to stdout, the summary to stderr, and exits 0 when every project answered."""
+    cloud.deploy(status="FAILED")
+    cloud.deploy(status="IN_PROGRESS", age=7200)
+    done = await run("once", "--config.file", config_file)
+    assert done.status == 0, done.stderr
+    page = Samples.of(done.stdout)
+    assert page.total(DEPLOYMENTS, project=FIRST) == 3
+    assert page.value("heat_up", project=SECOND) == 1
+    rows = table(done.stderr)
+    assert rows.keys() == {FIRST, SECOND}
+    assert rows[FIRST][3:7] == ["fresh", "3", "1", "1"]
+    assert "heat_up" not in done.stderr
+
+
+async def test_once_asks_each_project_once(cloud: Cloud, config_file: Path):
+    """One listing per project is all that `once` asks of Heat; no deployment is ever shown singly."""
+    await run("once", "--config.file", config_file)
+    assert cloud.asked(FIRST) == cloud.asked(SECOND) == 1
+    assert cloud.requests.count(api="orchestration", path_suffix="software_deployments") == 2
+    assert cloud.requests.shows == 0
+
+
+async def test_once_prints_the_rest_when_a_project_fails(cloud: Cloud, config_file: Path):
+    """Exit status 1 when one project failed; the others' data is printed, and the failure named on stderr."""
+    cloud.listing(answering(403), FIRST)
+    done = await run("once", "--config.file", config_file)
+    assert done.status == 1
+    page = Samples.of(done.stdout)
+    assert page.value("heat_up", project=FIRST) == 0
+    assert page.value("heat_refresh_failures_total", project=FIRST, reason="forbidden") == 1
+    assert page.value(DEPLOYMENTS, project=SECOND, status="COMPLETE", action="CREATE") == 1
+    assert f"project {FIRST!r}" in done.stderr
+    assert "forbidden" in done.stderr
+
+
+async def test_once_without_a_project_fails(cloud: Cloud, config_file: Path):
+    """Exit status 1 when there is no project at all, and the reason on stderr."""
+    cloud.world.add_user("nobody", "secret")
+    entry = cloud.entry()
+    auth = {"auth_url": cloud.simulator.auth_url, "username": "nobody", "password": "secret"}
+    cloud.write({**entry, "auth": {**auth, "user_domain_id": "default"}})
+    done = await run("once", "--config.file", config_file)
+    assert done.status == 1
+    assert "no project" in done.stderr
+    assert Samples.of(done.stdout).value("heat_discovery_up", cloud="sim") == 1
+
+
+async def test_once_fails_when_discovery_does(cloud: Cloud, config_file: Path):
+    """Exit status 1 when a cloud could not be discovered; what is known of it is printed all the same."""
+    await cloud.simulator.stop()
+    done = await run("once", "--config.file", config_file)
+    assert done.status == 1
+    page = Samples.of(done.stdout)
+    assert page.value("heat_discovery_up", cloud="sim") == 0
+    assert page.value("heat_discovery_failures_total", cloud="sim", api="identity", reason="connect") == 1
+    assert "Traceback" not in done.stderr
+    assert "sim" in done.stderr
+
+
+async def test_once_fails_when_one_of_two_clouds_does(cloud: Cloud, config_file: Path):
+    """A cloud that can't be discovered costs the exit status, not the other cloud's data."""
+    with closed_port() as closed:
+        entry = cloud.entry()
+        auth = {**entry["auth"], "auth_url": f"http://127.0.0.1:{closed.getsockname()[1]}/v3"}
+        cloud.write(None, down={**entry, "auth": auth})
+        config_file.write_text(written(clouds=[{"name": "sim", "cloud": "simulator"}, {"name": "down", "cloud": "down"}]))
+        done = await run("once", "--config.file", config_file)
+    assert done.status == 1
+    page = Samples.of(done.stdout)
+    assert page.value("heat_discovery_up", cloud="down") == 0
+    assert page.value("heat_up", cloud="sim", project=FIRST) == 1
+
+
+BAD_CONFIGS = {
+    "unknown key": ("refresh: {intervall: 1m}", "refresh.intervall: unknown key"),
+    "wrong type": ("limits: {servers: many}", "limits.servers: expected"),
+    "impossible value": ("refresh: {interval: 10m, stale_after: 1m}", "refresh.stale_after"),
+    "bad duration": ("clouds: [{refresh: {interval: soon}}]", "clouds[0].refresh.interval: expected a duration"),
+    "twice the same name": ("clouds: [{name: a, cloud: x}, {name: a, cloud: y}]", "clouds: expected a different name"),
+    "no YAML": ("refresh: {", "not YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_CONFIGS.values(), ids=BAD_CONFIGS.keys())
+async def test_once_refuses_a_bad_configuration(cloud: Cloud, config_file: Path, text: str, message: str):
+    """Exit status 2, the file, the key's path and what was expected on stderr, nothing on stdout, nothing asked."""
+    config_file.write_text(text)
+    done = await run("once", "--config.file", config_file)
+    assert done.status == 2
+    assert done.stdout == ""
+    assert f"{config_file}: " in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(cloud.requests) == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "once", "check"])
+async def test_every_command_refuses_an_unknown_cloud(cloud: Cloud, config_file: Path, command: str):
+    """Exit status 2 and the entry's name where clouds.yaml has no such entry."""
+    config_file.write_text(written(clouds=[{"name": "sim", "cloud": "nowhere"}]))
+    args = ["--web.listen-address", "127.0.0.1:0"] if command == "serve" else []
+    done = await run(command, "--config.file", config_file, *args)
+    assert done.status == 2
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_missing_configuration_file_is_named(cloud: Cloud):
+    """Exit status 2 and the file's name where it can't be read."""
+    done = await run("check", "--config.file", "/nowhere/exporter.yaml")
+    assert (done.status, done.stdout) == (2, "")
+    assert "/nowhere/exporter.yaml: can't be read" in done.stderr
+
+
+async def test_once_output_file_is_renamed_into_place(cloud: Cloud, config_file: Path):
+    """`--output-file` is a new file in the old one's place, whole, readable for others, and nothing beside it."""
+    folder = cloud.folder / "textfile"
+    folder.mkdir()
+    target = folder / "heat.prom"
+    target.write_text("old\n")
+    with target.open() as old:
+        mask = os.umask(0o077)
+        try:
+            done = await run("once", "--config.file", config_file, "--output-file", target)
+        finally:
+            os.umask(mask)
+        assert done.status == 0, done.stderr
+        assert old.read() == "old\n"
+        assert os.fstat(old.fileno()).st_ino != target.stat().st_ino
+    assert done.stdout == ""
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+    assert os.listdir(folder) == ["heat.prom"]
+    assert Samples.of(target.read_text()).value("heat_up", project=FIRST) == 1
+
+
+async def test_once_output_file_that_cannot_be_written(cloud: Cloud, config_file: Path):
+    """A folder that is not there ends in a clear message and exit status 2."""
+    done = await run("once", "--config.file", config_file, "--output-file", cloud.folder / "no" / "heat.prom")
+    assert done.status == 2
+    assert "--output-file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- check
+
+
+async def test_check_prints_what_would_be_scraped(cloud: Cloud, config_file: Path):
+    """`check` exits 0 with a table of the projects, prints no metrics, and listens nowhere."""
+    done = await run("check", "--config.file", config_file)
+    assert done.status == 0, done.stderr
+    assert table(done.stdout + done.stderr).keys() == {FIRST, SECOND}
+    assert "heat_up" not in done.stdout
+
+
+async def test_check_says_what_is_wrong(cloud: Cloud, config_file: Path):
+    """`check` exits 1 and names the project and the reason when access is refused, 1 when a password is wrong."""
+    cloud.listing(answering(403), SECOND)
+    done = await run("check", "--config.file", config_file)
+    assert done.status == 1
+    assert f"project {SECOND!r}" in done.stderr
+    assert table(done.stderr).keys() == {FIRST, SECOND}
+    entry = cloud.entry()
+    cloud.write({**entry, "auth": {**entry["auth"], "password": "wrong"}})
+    done = await run("check", "--config.file", config_file)
+    assert done.status == 1
+    assert "auth" in done.stderr
+    assert "wrong" not in done.stderr
+
+
+# -- simulate and demo
+
+
+async def test_simulate_prints_a_usable_clouds_yaml(cloud: Cloud, config_file: Path):
+    """What `simulate` prints is a clouds.yaml with which `once` works; SIGTERM ends it with status 0."""
+    options = ("--projects", 2, "--servers", 3, "--deployments", 12, "--churn", 0, "--seed", 5)
+    async with started("simulate", *options) as simulator:
+        await simulator.said("Simulating a cloud on http://127.0.0.1:")
+        entries = "\n".join(await eventually(lambda: "" in simulator.output and simulator.output, "a whole clouds.yaml"))
+        assert yaml.safe_load(entries)["clouds"].keys() == {"simulator"}
+        (cloud.folder / "clouds.yaml").write_text(entries)
+        done = await run("once", "--config.file", config_file)
+        assert done.status == 0, done.stderr
+        assert Samples.of(done.stdout).total(DEPLOYMENTS) == 12
+        assert await simulator.stopped(signal.SIGTERM) == 0
+    assert not simulator.lines[1:]
+
+
+async def test_demo_answers_and_moves(cloud: Cloud):
+    """`demo` serves on the port it is given, whatever cloud the environment names, and its numbers change."""
+    cloud.monkeypatch.setenv("OS_CLOUD", "nowhere")
+    cloud.monkeypatch.setenv("OS_AUTH_URL", "http://192.0.2.1/v3")
+    async with started("demo", "--web.listen-address", "127.0.0.1:0") as demo, harness.scraper() as session:
+        exporter = harness.Exporter(f"http://127.0.0.1:{await demo.port()}", session)
+        first = await exporter.when(lambda page: page.total("heat_up") >= 4)
+        assert first.total(DEPLOYMENTS) > 100
+        shown = first.select(DEPLOYMENTS)
+        later = await exporter.when(lambda page: page.select(DEPLOYMENTS) != shown)
+        assert later.total("heat_up") == 4
+        assert await demo.stopped(signal.SIGINT) == 0
+    assert not [line for line in demo.lines if "level=error" in line or "Traceback" in line]
+    assert len(cloud.requests) == 0
+
+
+# -- flags
+
+
+@pytest.mark.parametrize("args", [(), ("serve",)], ids=["bare", "serve"])
+async def test_a_bare_call_serves(cloud: Cloud, config_file: Path, args: tuple[str, ...]):
+    """Without a command the exporter serves; every flag is an environment variable too."""
+    cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_CONFIG_FILE", str(config_file))
+    cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_WEB_LISTEN_ADDRESS", "127.0.0.1:0")
+    cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_WEB_TELEMETRY_PATH", "/own")
+    cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_LOG_FORMAT", "json")
+    async with started(*args) as process, harness.scraper() as session:
+        line = json.loads(await process.said("listening"))
+        exporter = harness.Exporter(f"http://127.0.0.1:{line['ports']}", session)
+        assert (await exporter.get("/metrics")).status == 404
+        await eventually(lambda: cloud.asked(SECOND), "the projects are asked")
+        page = Samples.of((await exporter.get("/own")).text)
+        assert page.value("heat_exporter_build_info", version=__version__) == 1
+
+
+async def test_a_call_that_begins_with_a_flag_serves_on_each_address(cloud: Cloud, config_file: Path):
+    """`--web.listen-address` may be repeated: each is served. A flag beats its environment variable."""
+    cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_CONFIG_FILE", "/nowhere.yaml")
+    addresses = ("--web.listen-address", "127.0.0.1:0", "--web.listen-address", "127.0.0.2:0")
+    async with started("--config.file", config_file, *addresses) as process, harness.scraper() as session:
+        match = re.search(r'ports="?(\d+),(\d+)', await process.said("event=listening"))
+        assert match is not None
+        for host, port in zip(("127.0.0.1", "127.0.0.2"), match.groups(), strict=True):
+            assert (await harness.Exporter(f"http://{host}:{port}", session).get("/-/healthy")).status == 200
+
+
+async def test_no_configuration_file_is_needed(cloud: Cloud):
+    """With `OS_CLOUD` and clouds.yaml alone, `once` watches that cloud under its entry's name."""
+    cloud.monkeypatch.setenv("OS_CLOUD", "simulator")
+    done = await run("once")
+    assert done.status == 0, done.stderr
+    assert Samples.of(done.stdout).value("heat_up", cloud="simulator", project=FIRST) == 1
+
+
+async def test_version():
+    """`--version` prints the program's name and version on stdout, exit status 0."""
+    done = await run("--version")
+    assert (done.status, done.stdout, done.stderr) == (0, f"heat-deployment-exporter {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--no.such-flag",),
+        ("serve", "--log.level", "loud"),
+        ("serve", "--web.listen-address", "nonsense"),
+        ("serve", "--web.listen-address", "127.0.0.1:99999"),
+        ("serve", "--web.telemetry-path", "metrics"),
+        ("serve", "--web.telemetry-path", "/-/ready"),
+        ("nonsense",),
+    ],
+    ids=" ".join,
+)
+async def test_a_wrong_call_is_refused(cloud: Cloud, args: tuple[str, ...]):
+    """What can't be meant ends at once with exit status 2 and a message without a traceback."""
+    cloud.monkeypatch.setenv("OS_CLOUD", "simulator")
+    done = await run(*args)
+    assert (done.status, done.stdout) == (2, "")
+    assert args[-1] in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(cloud.requests) == 0
+
+
+async def test_a_port_in_use_is_named(cloud: Cloud, config_file: Path):
+    """Where the address is taken, the program says which and why, and ends; it does not go on without a page."""
+    async with serving("--config.file", config_file) as (_, exporter):
+        address = exporter.url.removeprefix("http://")
+        done = await run("serve", "--config.file", config_file, "--web.listen-address", address)
+        assert done.status == 2
+        assert f"can't listen on {address}: " in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+# -- ending
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_signal_ends_serve_in_the_middle_of_refreshes(cloud: Cloud, config_file: Path, number: int):
+    """SIGTERM and SIGINT end `serve` with status 0 while Heat is silent, with a client still connected."""
+    hold = Hold()
+    cloud.listing(hold, FIRST)
+    config_file.write_text(written(refresh=PATIENT))
+    async with serving("--config.file", config_file) as (process, exporter):
+        assert (await exporter.get("/-/ready")).status == 503
+        await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
+        await exporter.when(lambda page: page.get("heat_up", project=SECOND) == 1)
+        assert await process.stopped(number) == 0
+    assert not [line for line in process.lines if "Traceback" in line or "level=error" in line]
+
+
+@pytest.mark.parametrize("path", ["/v3", "/v3/auth/tokens", "/v3/auth/projects"])
+async def test_a_signal_ends_serve_while_keystone_hangs(cloud: Cloud, config_file: Path, path: str):
+    """A call that blocks in Keystone's client holds up nobody: `serve` ends with status 0."""
+    hold = Hold()
+    cloud.intercept(hold, path)
+    config_file.write_text(written(refresh=PATIENT))
+    async with serving("--config.file", config_file) as (process, exporter):
+        await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
+        assert (await exporter.get("/-/healthy")).status == 200
+        assert await process.stopped(signal.SIGTERM) == 0
+    assert not [line for line in process.lines if "Traceback" in line or "level=error" in line]
+
+
+async def test_an_interrupted_once_ends(cloud: Cloud, config_file: Path):
+    """Ctrl-C ends `once` in the middle of a listing with status 130, without a traceback or half a page."""
+    hold = Hold()
+    cloud.listing(hold, FIRST)
+    config_file.write_text(written(refresh=PATIENT))
+    async with started("once", "--config.file", config_file) as process:
+        await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
+        assert await process.stopped(signal.SIGINT) == 130
+    assert process.output == []
+    assert "Traceback" not in "\n".join(process.lines)
+
+
+# -- logs
+
+
+def logfmt(line: str) -> dict[str, str]:
+    """A logfmt line as any reader of the format takes it: key=value, values quoted where they need it."""
+    pairs = re.findall(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "=]*)(?: |$)', line)
+    assert " ".join(f"{key}={value}" for key, value in pairs) == line, line
+    return {key: json.loads(value) if value.startswith('"') else value for key, value in pairs}
+
+
+HOSTILE = 'a "quoted" name\nts=1 level=info event=forged \\ = 雪'
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+async def test_logs_can_be_parsed(cloud: Cloud, config_file: Path, form: str):
+    """Every line on stderr is one event with a time and a level, whatever names and messages a cloud sends."""
+    hostile = cloud.add_project(HOSTILE)
+    cloud.listing(answering(500), hostile.name)
+    async with serving("--config.file", config_file, "--log.level", "debug") as (process, exporter):
+        await exporter.when(lambda page: page.get("heat_up", project=HOSTILE) == 0)
+        assert await process.stopped(signal.SIGTERM) == 0
+    assert form in ("logfmt", "json")
+    events = [logfmt(line) for line in process.lines]
+    assert {"listening", "refresh failed", "stopping"} <= {event["event"] for event in events}
+    assert "forged" not in {event["event"] for event in events}
+    assert all(event["level"] in ("debug", "info", "warning", "error") and event["ts"] for event in events)
+    failed = next(event for event in events if event["event"] == "refresh failed")
+    assert failed["project"].replace("\\n", "\n") == HOSTILE
+
+
+async def test_logs_are_quiet_at_warning(cloud: Cloud, config_file: Path):
+    """At level `warning` a working exporter says nothing."""
+    args = ("--config.file", config_file, "--log.level", "warning", "--web.listen-address", "127.0.0.1:0")
+    async with started("serve", *args) as process:
+        await eventually(lambda: cloud.asked(FIRST, status=200) >= 3 and cloud.asked(SECOND, status=200) >= 3)
+        assert await process.stopped(signal.SIGTERM) == 0
+    assert process.lines == []
+
+
+# -- terminals
+
+
+async def test_no_progress_without_a_terminal(cloud: Cloud, config_file: Path):
+    """Where stderr is no terminal there is no progress bar and no colour, only the summary."""
+    cloud.monkeypatch.setenv("TERM", "xterm-256color")
+    done = await run("once", "--config.file", config_file)
+    assert "\x1b" not in done.stderr
+    assert "\r" not in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.startswith("projects")]
+
+
+async def test_progress_on_a_terminal(cloud: Cloud, config_file: Path):
+    """On a terminal `once` shows how many projects are done while it waits; stdout stays pure exposition."""
+    hold = Hold()
+    cloud.listing(hold, FIRST)
+    cloud.monkeypatch.setenv("TERM", "xterm-256color")
+    master, slave = os.openpty()
+    seen = bytearray()
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        with suppress(OSError):  # EIO: the other end is closed
+            seen.extend(os.read(master, 65536))
+
+    loop.add_reader(master, read)
+    try:
+        command = harness.command_line("once", "--config.file", config_file)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=slave
+        )
+        try:
+            await eventually(lambda: b"1/2" in seen, f"{shlex.join(command)} shows progress")
+            hold.released.set()
+            stdout, _ = await asyncio.wait_for(process.communicate(), harness.DEADLINE)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    finally:
+        loop.remove_reader(master)
+        os.close(slave)
+        os.close(master)
+    assert process.returncode == 0
+    assert Samples.of(stdout.decode()).value("heat_up", project=FIRST) == 1
+    assert b"\x1b" not in stdout
