@@ -16,7 +16,8 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,7 @@ from exporter.errors import (
 )
 from exporter.stopwatch import Stopwatch
 from exporter.threads import run_blocking
+from exporter.units import format_duration
 
 if TYPE_CHECKING:
     from keystoneauth1.session import Session
@@ -68,6 +70,7 @@ class Token:
     project_name: str
     domain_name: str
     """Of the project."""
+    roles: frozenset[str]
     endpoint: str
     """The orchestration endpoint, without a slash at its end; "" where the catalog has none."""
     renew_at: float
@@ -101,11 +104,11 @@ class CloudAccess:
     ) -> None:
         self.name = name
         self.traffic = Traffic()
-        self._limiter = AsyncLimiter(1, 1 / requests_per_second)
         self._entry = entry
+        self._clock = clock
+        self._limiter = AsyncLimiter(1, 1 / requests_per_second)
         self._timeout = timeout
         self._silence = silence
-        self._clock = clock
         self._region: CloudRegion | None = None
         self._identity: Session | None = None
         self._client: aiohttp.ClientSession | None = None
@@ -113,6 +116,8 @@ class CloudAccess:
         self._plugins: dict[str | None, Any] = {}
         self._renewals: dict[str | None, asyncio.Task[Token]] = {}
         self._codes = threading.local()
+        self._users = 0
+        self._retired = False
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -123,6 +128,25 @@ class CloudAccess:
     ) -> None:
         await self.close()
 
+    def tune(self, *, requests_per_second: float, timeout: float, silence: float) -> None:
+        """Go by these limits from now on; nothing that was fetched is lost."""
+        if self._limiter.time_period != 1 / requests_per_second:
+            self._limiter = AsyncLimiter(1, 1 / requests_per_second)
+        if (self._timeout, self._silence) != (timeout, silence):
+            self._timeout, self._silence, self._identity = timeout, silence, None
+
+    def same_as(self, other: CloudAccess) -> bool:
+        """Whether both were opened with the same settings and credentials."""
+        assert self._region is not None, "open() comes first"
+        assert other._region is not None, "open() comes first"
+        return self._entry == other._entry and bool(self._region.config == other._region.config)
+
+    @property
+    def own_project(self) -> str:
+        """The project that the cloud entry itself is scoped to, as far as it is known; "" otherwise."""
+        own = self._tokens.get(None)
+        return own.project_id if own else ""
+
     async def open(self) -> None:
         """Read the cloud's entry and make the one client session that all its requests use."""
         region: CloudRegion = await run_blocking(self._load, name=f"config-{self.name}")
@@ -130,13 +154,29 @@ class CloudAccess:
         verify, cert = region.get_requests_verify_args()
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=_tls(verify, cert), limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._silence, sock_read=self._silence),
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
             auto_decompress=False,  # bounded steps of our own instead
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=READ_BUFFER,
             trust_env=True,  # proxies, as keystoneauth does
         )
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncIterator[None]:
+        """While this lasts, `retire` leaves its connections alone."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._retired and not self._users:
+                await self.close()
+
+    async def retire(self) -> None:
+        """Close as soon as nobody uses it any more."""
+        self._retired = True
+        if not self._users:
+            await self.close()
 
     async def close(self) -> None:
         """End its connections."""
@@ -242,16 +282,17 @@ class CloudAccess:
         access = await self._identity_call(authenticate, "authenticate")
         try:
             life = (access.expires - access.issued).total_seconds()
-        except (TypeError, AttributeError):
-            life = 3600.0
-        token = Token(
-            value=access.auth_token,
-            project_id=access.project_id or "",
-            project_name=access.project_name or "",
-            domain_name=access.project_domain_name or "",
-            endpoint=self._endpoint(access),
-            renew_at=started + life - min(RENEWAL_MARGIN, life / 10),
-        )
+            token = Token(
+                value=access.auth_token,
+                project_id=access.project_id or "",
+                project_name=access.project_name or "",
+                domain_name=access.project_domain_name or "",
+                roles=frozenset(access.role_names or ()),
+                endpoint=self._endpoint(access),
+                renew_at=started + life - min(RENEWAL_MARGIN, life / 10),
+            )
+        except (TypeError, AttributeError, LookupError, ValueError) as error:
+            raise DecodeError(f"the token is not as documented: {error!r}", api="identity") from None
         self._tokens[project_id] = token
         if project_id is None and token.project_id:
             # The entry's own scope is a project like any other: one token serves both.
@@ -369,6 +410,9 @@ class CloudAccess:
             failure = identity_failure(error, what)
             if isinstance(failure, TransportError | DeadlineError):
                 codes.append("error")
+            if isinstance(failure, DeadlineError):
+                seconds, key = min((self._silence, "refresh.silence"), (self._timeout, "refresh.timeout"))
+                failure = DeadlineError(f"{failure} ({key} is {format_duration(seconds)})", api=failure.api)
             raise failure from None
         finally:
             self.traffic.requests.update(("identity", code) for code in codes)
@@ -396,7 +440,9 @@ def identity_failure(error: Exception, what: str) -> RefreshError:
         return TransportError(text, api=api, reason="tls")
     if isinstance(error, ksa.ConnectionError):
         return TransportError(text, api=api, reason="dns" if _is_dns(error) else "tls" if _is_tls(error) else "connect")
-    if isinstance(error, ksa.InvalidResponse | ksa.DiscoveryFailure | ksa.EmptyCatalog | ValueError):
+    if isinstance(
+        error, ksa.InvalidResponse | ksa.DiscoveryFailure | ksa.EmptyCatalog | ValueError | LookupError | TypeError
+    ):
         status = getattr(getattr(error, "response", None), "status_code", 200)
         if status != 200 and not 200 <= status < 300:
             return AnswerError(text, api=api, status=status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import sys
@@ -48,6 +49,21 @@ _log_format = _option(
 _telemetry_path = _option("web.telemetry-path", default="/metrics", show_default=True, help="Where the metrics are.")
 
 
+def _shard(command: F) -> F:
+    """The two flags that override the configuration's section `shard`, as one argument of that name."""
+
+    @functools.wraps(command)
+    def with_shard(*args: Any, shard_index: str | None, shard_total: int | None, **options: Any) -> Any:
+        index = int(shard_index) if shard_index is not None and shard_index.isdecimal() else shard_index
+        given = {"index": index, "total": shard_total}
+        shard = {key: value for key, value in given.items() if value is not None}
+        return command(*args, shard=shard, **options)
+
+    index = _option("shard.index", metavar="NUMBER|auto", help="Which shard this is; auto: as the host name ends.")
+    total = _option("shard.total", type=click.IntRange(1), metavar="NUMBER", help="How many shards there are.")
+    return index(total(with_shard))  # type: ignore[return-value]
+
+
 def _listen_address(default: str) -> Callable[[F], F]:
     return _option(
         "web.listen-address",
@@ -69,47 +85,67 @@ def main() -> None:
 @_config_file
 @_listen_address(DEFAULT_ADDRESS)
 @_telemetry_path
+@_option("web.external-url", metavar="URL", help="How Prometheus reaches this exporter, for /sd.")
+@_option("web.enable-lifecycle", is_flag=True, help="Allow POST /-/reload.")
+@_shard
 @_log_level
 @_log_format
 def serve(
     config_file: str | None,
     web_listen_address: tuple[str, ...],
     web_telemetry_path: str,
+    web_external_url: str | None,
+    web_enable_lifecycle: bool,
+    shard: dict[str, Any],
     log_level: str,
     log_format: Any,
 ) -> None:
     """Fetch deployments periodically and serve them as metrics."""
+    from exporter.serve import Settings, parse_address
+
     logs.configure(level=log_level, format=log_format)
-    _run(_serve(_loaded(config_file), web_listen_address, web_telemetry_path))
+    _run(
+        lambda: _serve(
+            lambda: config.load(config_file, shard=shard),
+            Settings(
+                addresses=[parse_address(address) for address in web_listen_address],
+                telemetry_path=web_telemetry_path,
+                external_url=web_external_url,
+                lifecycle=web_enable_lifecycle,
+            ),
+        )
+    )
 
 
-async def _serve(settings: config.Config, addresses: tuple[str, ...], path: str) -> None:
-    from exporter.serve import parse_address, serve
+async def _serve(load: Callable[[], config.Config], settings: Any) -> None:
+    from exporter.serve import serve
 
-    if not path.startswith("/") or path in ("/-/healthy", "/-/ready"):
-        raise ConfigError(f"--web.telemetry-path: expected a path of its own such as /metrics, not {path!r}")
-    await serve(settings, addresses=[parse_address(address) for address in addresses], telemetry_path=path)
+    await serve(load, settings)
 
 
 @main.command()
 @_config_file
 @_option("output-file", metavar="FILE", help="Where to write, renamed into place; absent: stdout.")
+@_shard
 @_log_level
 @_log_format
-def once(config_file: str | None, output_file: str | None, log_level: str, log_format: Any) -> None:
+def once(
+    config_file: str | None, output_file: str | None, shard: dict[str, Any], log_level: str, log_format: Any
+) -> None:
     """Refresh everything once, and print it. Exit status 1 where anything failed."""
     logs.configure(level=log_level, format=log_format)
-    _run(_once(_loaded(config_file), output_file, show=True))
+    _run(lambda: _once(config.load(config_file, shard=shard), output_file, show=True))
 
 
 @main.command()
 @_config_file
+@_shard
 @_log_level
 @_log_format
-def check(config_file: str | None, log_level: str, log_format: Any) -> None:
+def check(config_file: str | None, shard: dict[str, Any], log_level: str, log_format: Any) -> None:
     """Try the configuration, credentials, catalog and access, and say what would be scraped."""
     logs.configure(level=log_level, format=log_format)
-    _run(_once(_loaded(config_file), None, show=False))
+    _run(lambda: _once(config.load(config_file, shard=shard), None, show=False))
 
 
 async def _once(settings: config.Config, output_file: str | None, *, show: bool) -> None:
@@ -158,11 +194,21 @@ def demo(
 ) -> None:
     """Serve metrics of a simulated cloud whose deployments start, finish and fail while you watch."""
     logs.configure(level=log_level, format=log_format)
-    _run(_demo(web_listen_address, web_telemetry_path, seed))
+    _run(lambda: _demo(web_listen_address, web_telemetry_path, seed))
+
+
+_DEMO: Final = """
+refresh: {interval: 5s, discovery: 1m}
+thresholds: {stuck_after: 10m}
+clouds: [{name: demo, cloud: simulator}]
+"""
 
 
 async def _demo(addresses: tuple[str, ...], path: str, seed: int) -> None:
+    from exporter.serve import Settings, parse_address
     from exporter.simulator import Plan, Simulator, build
+
+    settings = Settings(addresses=[parse_address(address) for address in addresses], telemetry_path=path)
 
     with tempfile.TemporaryDirectory(prefix="heat-deployment-exporter-") as folder:
         async with Simulator(build(Plan(seed=seed))) as simulator:
@@ -173,14 +219,9 @@ async def _demo(addresses: tuple[str, ...], path: str, seed: int) -> None:
             for name in [name for name in os.environ if name.startswith("OS_")]:
                 del os.environ[name]
             os.environ["OS_CLIENT_CONFIG_FILE"] = str(entries)
-            settings = config.parse(
-                "refresh: {interval: 5s, discovery: 1m}\nthresholds: {stuck_after: 10m}\n"
-                "clouds: [{name: demo, cloud: simulator}]",
-                source="demo",
-            )
             shown = addresses[0] if not addresses[0].startswith(":") else f"127.0.0.1{addresses[0]}"
             click.echo(f"Serving a simulated cloud on http://{shown}{path} (Ctrl-C ends it)", err=True)
-            await _serve(settings, addresses, path)
+            await _serve(lambda: config.parse(_DEMO, source="demo"), settings)
 
 
 @main.command()
@@ -195,7 +236,7 @@ async def _demo(addresses: tuple[str, ...], path: str, seed: int) -> None:
 @_option("seed", type=int, default=1, show_default=True, help="What chance begins with.")
 def simulate(listen_address: str, **options: Any) -> None:
     """Run the simulated cloud alone, and print the clouds.yaml to use it."""
-    _run(_simulate(listen_address, options))
+    _run(lambda: _simulate(listen_address, options))
 
 
 async def _simulate(listen_address: str, options: dict[str, Any]) -> None:
@@ -214,16 +255,9 @@ async def _simulate(listen_address: str, options: dict[str, Any]) -> None:
         await stop.wait()
 
 
-def _loaded(path: str | None) -> config.Config:
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
-        return config.load(path)
-    except ConfigError as error:
-        _refuse(error)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(work)
+        asyncio.run(work())
     except ConfigError as error:
         _refuse(error)
     except KeyboardInterrupt:

@@ -27,6 +27,7 @@ from pydantic import (
 
 from exporter.errors import ConfigError
 from exporter.families import FAMILIES
+from exporter.shard import ordinal, owner
 from exporter.units import Duration, Size
 
 
@@ -80,8 +81,38 @@ class CloudLimits(_Model):
 class Limits(CloudLimits):
     """The same, and what holds for all clouds together."""
 
+    series: Annotated[int, Field(ge=0)] = 500000
+    """On the whole page: past it the families of servers are cut, the biggest projects' first; 0: no limit."""
     concurrency: Annotated[int, Field(ge=1)] = 8
     """Refreshes under way at once, shared out evenly among clouds; slow projects hold at most half of a cloud's."""
+
+
+class Shard(_Model):
+    """Which part of the projects this exporter watches, where several share the work."""
+
+    index: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
+    """This exporter's number, below `total`; `auto`: the number that ends the host name."""
+    total: Annotated[int, Field(ge=1)] = 1
+    """How many exporters share the projects."""
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if value == "auto":
+            return ordinal()
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"expected a number from 0, or auto, not {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _below_total(self) -> Self:
+        if isinstance(self.index, int) and self.index >= self.total:
+            raise ValueError(f"expected an index below total ({self.total}), not {self.index}")
+        return self
+
+    def owns(self, cloud: str, project_id: str) -> bool:
+        """Whether a project is this exporter's."""
+        return self.total == 1 or owner(cloud, project_id, self.total) == self.index
 
 
 class Thresholds(_Model):
@@ -183,7 +214,7 @@ class Cloud(_Model):
     refresh: Refresh = Refresh()
     """Any key of `refresh`, for this cloud."""
     limits: CloudLimits = CloudLimits()
-    """Any key of `limits` but `concurrency`, for this cloud."""
+    """Any key of `limits` but `concurrency` and `series`, for this cloud."""
 
     @field_validator("projects", mode="before")
     @classmethod
@@ -209,6 +240,7 @@ class Config(_Model):
     thresholds: Thresholds = Thresholds()
     buckets: Buckets = Buckets()
     metrics: Metrics = Metrics()
+    shard: Shard = Shard()
     clouds: tuple[Cloud, ...] = Field(default_factory=lambda: (Cloud(),))
 
     @field_validator("clouds", mode="before")
@@ -272,19 +304,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load(path: str | Path | None) -> Config:
-    """The configuration in a file, or the default one without a file; ConfigError names what is wrong."""
+def load(path: str | Path | None, *, shard: Mapping[str, Any] | None = None) -> Config:
+    """The configuration in a file, or the default one without a file; ConfigError names what is wrong.
+
+    `shard` overrides keys of the section of that name.
+    """
     if path is None:
-        return parse("", source="environment")
+        return parse("", source="environment", shard=shard)
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
-    return parse(text, source=str(path))
+    return parse(text, source=str(path), shard=shard)
 
 
-def parse(text: str, *, source: str) -> Config:
-    """The configuration in a YAML text; `source` names it in errors."""
+def parse(text: str, *, source: str, shard: Mapping[str, Any] | None = None) -> Config:
+    """The configuration in a YAML text; `source` names it in errors, `shard` overrides what it says of that."""
     try:
         content = yaml.load(text, _Loader)  # noqa: S506 - the loader is a SafeLoader
     except yaml.YAMLError as error:
@@ -300,6 +335,9 @@ def parse(text: str, *, source: str) -> Config:
         content = {}
     if not isinstance(content, dict):
         raise ConfigError(f"{source}: expected keys such as refresh and clouds, not {type(content).__name__}")
+    if shard:
+        section = content.get("shard")
+        content = content | {"shard": (section if isinstance(section, dict) else {}) | dict(shard)}
     try:
         return Config.model_validate(content)
     except ValidationError as error:

@@ -124,11 +124,11 @@ def _one(field: Callable[[Any], float | Distribution | None]) -> Callable[[Any],
     return rows
 
 
-_SERVERS: Final = "heat_server_software_deployments"
+SERVERS: Final = "heat_server_software_deployments"
 
 
 def _withheld(state: ProjectState) -> Iterator[Row]:
-    yield _SERVERS, state.shown.servers_withheld if state.shown else 0
+    yield SERVERS, state.shown.servers_withheld if state.shown else 0
 
 
 def _build_info(state: ExporterState) -> Iterator[Row]:
@@ -154,7 +154,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         rows=_stuck,
     ),
     Family(
-        name=_SERVERS,
+        name=SERVERS,
         kind="gauge",
         scope="data",
         help="Software deployments per server, non-zero only, for as many servers as limits.servers allows.",
@@ -374,6 +374,20 @@ FAMILIES: Final[tuple[Family, ...]] = (
         scope="exporter",
         help="A hash of the configuration in force: equal where two exporters have the same one.",
         rows=_one(lambda state: state.config_hash),
+    ),
+    Family(
+        name="heat_exporter_config_last_reload_successful",
+        kind="gauge",
+        scope="exporter",
+        help="1 where the configuration was accepted when it was last read, 0 where the one before is still in force.",
+        rows=_one(lambda state: int(state.reload_successful)),
+    ),
+    Family(
+        name="heat_exporter_config_last_reload_success_timestamp_seconds",
+        kind="gauge",
+        scope="exporter",
+        help="When the configuration in force was read, Unix time.",
+        rows=_one(lambda state: state.reload_success_timestamp),
     ),
 )
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
+from exporter.claims import Guard
 from exporter.listing import Batch
 from exporter.records import Deployment, exit_code
 from exporter.snapshot import ACTIONS, STATUSES, Distribution, ServerRow, Snapshot
@@ -120,9 +121,16 @@ class _Cell:
 
 
 class Fold:
-    """Counts the batches of one listing that was asked for at `asked_at` (Unix seconds)."""
+    """Counts the batches of one listing that was asked for at `asked_at` (Unix seconds).
 
-    def __init__(self, options: FoldOptions, *, asked_at: float) -> None:
+    Ids are kept as 64-bit hashes, which tell deployments apart well enough and cannot be provoked to collide.
+    """
+
+    def __init__(self, options: FoldOptions, *, asked_at: float, guard: Guard | None = None) -> None:
+        self.guard = guard or Guard()
+        """Which deployments are left to other projects."""
+        self.contested: dict[str, Fold] = {}
+        """What was met of projects that this one outranks, counted apart."""
         self._options = options
         self._asked_at = asked_at
         self._now = _EPOCH + timedelta(seconds=asked_at)
@@ -161,19 +169,62 @@ class Fold:
             self._count(cell, key[0], group)
 
     def _fresh(self, records: list[Deployment]) -> list[Deployment]:
-        """The records whose id was not met before; the first one counts. Ids are kept as 64-bit hashes."""
+        """The records whose id was not met before and that are not left to others; the first of an id counts."""
         hashes = [hash(record.id) for record in records]
         seen = self._seen
         if seen.isdisjoint(hashes) and len(set(hashes)) == len(hashes):
             seen.update(hashes)
-            return records
+            return self._unclaimed(hashes, records) if self.guard.claimed else records
         fresh = []
+        fresh_hashes = []
         for identity, record in zip(hashes, records):
             if identity not in seen:
                 seen.add(identity)
                 fresh.append(record)
+                fresh_hashes.append(identity)
         self._duplicates += len(records) - len(fresh)
-        return fresh
+        return self._unclaimed(fresh_hashes, fresh) if self.guard.claimed else fresh
+
+    def _unclaimed(self, hashes: list[int], records: list[Deployment]) -> list[Deployment]:
+        own = []
+        contested: defaultdict[str, list[Deployment]] = defaultdict(list)
+        for identity, record in zip(hashes, records):
+            if (claimer := self.guard.claimed.get(identity)) is None:
+                own.append(record)
+            elif claimer in self.guard.outranked:
+                contested[claimer].append(record)
+        self._duplicates += len(records) - len(own)
+        for claimer, group in contested.items():
+            if claimer not in self.contested:
+                self.contested[claimer] = Fold(self._options, asked_at=self._asked_at)
+            self.contested[claimer].add(Batch(group, []))
+        return own
+
+    @property
+    def listed(self) -> int:
+        """How many different deployments the listing has."""
+        return len(self._seen)
+
+    def counted(self) -> set[int]:
+        """The hashes of the deployments that this fold counts."""
+        claimed = self.guard.claimed
+        return self._seen.difference(claimed) if claimed else self._seen
+
+    def disclaim(self) -> None:
+        """Count nothing after all: every deployment turned out to be shown by other projects."""
+        self._duplicates += sum(cell.count for cell in self._cells.values())
+        self.guard = self.guard._replace(claimed=dict.fromkeys(self._seen, ""))
+        self._cells = {}
+        self._troubled.clear()
+
+    def merge(self, other: Fold) -> None:
+        """Count also what a contested fold of the same listing counts."""
+        for key, cell in other._cells.items():
+            if key not in self._cells:
+                self._cells[key] = _Cell(self._bounds)
+            self._cells[key].merge(cell)
+        self._troubled.update(other._troubled)
+        self._duplicates -= other.listed
 
     def _count(self, cell: _Cell, status: str | None, group: list[Deployment]) -> None:
         now = self._now
@@ -253,7 +304,10 @@ class Fold:
         for (status, action), cell in self._cells.items():
             key = statuses.get(status or "", OTHER), actions.get(action or "", OTHER)
             if key in cells:
-                cells[key].merge(cell)
+                both = _Cell(self._bounds)
+                both.merge(cells[key])
+                both.merge(cell)
+                cells[key] = both
             else:
                 cells[key] = cell
         return cells
@@ -263,19 +317,14 @@ class Fold:
         limit = self._options.servers
         if not limit:
             return (), 0
-        chosen: set[str] | None = None
-        names = set().union(*(cell.servers for cell in cells.values()))
-        if len(names) > limit:
-            troubled = self._troubled
-            chosen = set(sorted(names, key=lambda name: (-troubled[name], name))[:limit])
-        rows = [
-            ServerRow(server, status, action, count)
-            for (status, action), cell in cells.items()
-            for server, count in cell.servers.items()
-            if chosen is None or server in chosen
-        ]
-        rows.sort()
-        return tuple(rows), sum(len(cell.servers) for cell in cells.values()) - len(rows)
+        troubled = self._troubled
+        rows: dict[str, list[ServerRow]] = {}
+        for (status, action), cell in sorted(cells.items()):
+            for server, count in cell.servers.items():
+                rows.setdefault(server, []).append(ServerRow(server, status, action, count))
+        order = sorted(rows, key=lambda server: (-troubled[server], server))
+        shown = tuple(row for server in order[:limit] for row in rows[server])
+        return shown, sum(len(rows[server]) for server in order[limit:])
 
 
 def _bounded(values: set[str], documented: Iterable[str]) -> dict[str, str]:

@@ -44,9 +44,10 @@ def configure(*, level: str, format: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # These libraries log requests with their headers and bodies at debug level, tokens among them.
+    # These libraries log requests with their headers and bodies at debug level, tokens among them; and keystoneauth
+    # warns at each attempt of what is told once here.
     for name in ("keystoneauth", "urllib3", "openstack", "stevedore", "requests"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR if name == "keystoneauth" else logging.WARNING)
     # Each answer on /metrics is no event.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 

@@ -37,7 +37,10 @@ class Listing:
         counted = self._access.traffic.requests
         try:
             async with self._access.client.get(
-                url, headers={"X-Auth-Token": self._token.value}, allow_redirects=False
+                url,
+                headers={"X-Auth-Token": self._token.value},
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._silence, sock_read=self._silence),
             ) as answer:
                 counted[_API, str(answer.status)] += 1
                 if answer.status != 200:

@@ -175,6 +175,15 @@ class Page:
         sections = (section for section in self._sections[format] if section.family in families)
         return b"".join(each.plain for section in sections for each in section.all())
 
+    def owned(self, owner: object, format: Format, families: frozenset[str] | None = None) -> bytes:
+        """What one owner shows, under the headers of its families; of some families only where they are given."""
+        slot = self._slots.get(owner)
+        parts: list[bytes] = []
+        for section in self._sections[format] if slot is not None else ():
+            if slot in section.blocks and (families is None or section.family in families):
+                parts += section.header.plain, section.blocks[slot]
+        return b"".join(parts)
+
     def _pieces(self, format: Format) -> Iterator[Piece]:
         for section in self._sections[format]:
             yield from section.all()

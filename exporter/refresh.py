@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from array import array
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from exporter import pace
 from exporter.access import CloudAccess, Token
+from exporter.claims import Claims
 from exporter.clock import Clock
 from exporter.config import CloudLimits, Refresh
 from exporter.errors import AnswerError, Api, DeadlineError, InternalError, RefreshError
@@ -47,14 +50,36 @@ class Surroundings:
     limits: CloudLimits
     fold: FoldOptions
     clock: Clock
+    sharded: bool
+    fit: Callable[[ProjectKey, Snapshot], Snapshot]
+    """Cuts a snapshot to what the page has room for."""
     render: Callable[[ProjectState, Snapshot], Mapping[str, Block]]
     """The data's blocks by family; runs in a thread for a large snapshot."""
     publish: Callable[[ProjectWatch], None]
     """Called after each change of a watch's state."""
     attempted: Callable[[float], None]
     """Called with each attempt's duration, before its outcome is published."""
+    claims: Claims
+    overlap: Callable[[], None]
+    """Called when two listings of the cloud turn out to show the same deployments."""
+    hand_over: Callable[[str, str], None]
+    """Called when a project (by id) gets the deployments that it wanted from another one."""
     project_count: Callable[[], int]
     random: Callable[[], float] = random.random
+
+
+class _Found(NamedTuple):
+    """What one listing brought."""
+
+    fold: Fold
+    size: int
+    listing_time: float
+    asked_steady: float
+    snapshot: Snapshot
+    blocks: Mapping[str, Block]
+    counted: array[int]
+    new: AbstractSet[int]
+    """What was counted and not yet claimed."""
 
 
 class ProjectWatch:
@@ -72,6 +97,8 @@ class ProjectWatch:
         self._shared = shared
         self._failures = 0
         self._slow = False
+        self._fold: Fold | None = None
+        """The last one, kept only in a cloud where deployments may change hands."""
 
     async def run(self) -> None:
         """Refresh at the configured pace, for ever."""
@@ -103,18 +130,17 @@ class ProjectWatch:
 
     async def refresh(self) -> tuple[float, RefreshError | None]:
         """One attempt: when it started by the loop's clock, and how it failed, if it did."""
-        shared = self._shared
         stage: list[Api] = ["identity"]
         error: RefreshError | None = None
-        snapshot: Snapshot | None = None
-        async with shared.gate.turn(self.key.cloud, slow=self._slow):
+        found: _Found | None = None
+        async with self._shared.gate.turn(self.key.cloud, slow=self._slow):
+            shared = self._shared  # for all of this refresh, whatever is configured meanwhile
             loop = asyncio.get_running_loop()
             started = loop.time()
             stopwatch = Stopwatch(shared.refresh.timeout)
-            listing_time, blocks = 0.0, self.blocks
             try:
-                async with stopwatch:
-                    snapshot, listing_time, blocks = await self._fetch(stopwatch, stage)
+                async with shared.access.in_use(), stopwatch:
+                    found = await self._fetch(shared, stopwatch, stage)
             except RefreshError as failure:
                 error = failure
             except TimeoutError:
@@ -125,9 +151,8 @@ class ProjectWatch:
                 error = InternalError(f"{type(failure).__name__}: {failure}", api=stage[0])
             duration = stopwatch.elapsed()
         shared.attempted(duration)
-        if snapshot is not None:
-            self.blocks = blocks
-            self._succeeded(snapshot, duration, listing_time)
+        if found is not None and error is None:
+            self._succeeded(found, duration)
         elif error is not None:
             self._failed(error, duration)
         self.attempted.set()
@@ -148,6 +173,8 @@ class ProjectWatch:
                 limit=format_duration(limit),
             )
             self.blocks = {}
+            self._fold = None
+            self._shared.claims.release(self.key.project_id)
             self._replace(replace(state, stale=True))
 
     def rename(self, name: str) -> None:
@@ -158,13 +185,19 @@ class ProjectWatch:
                 self.blocks = self._shared.render(state, state.shown)
             self._replace(state)
 
-    async def _fetch(self, stopwatch: Stopwatch, stage: list[Api]) -> tuple[Snapshot, float, Mapping[str, Block]]:
-        """The snapshot, how long its listing took, and the page's blocks of it."""
-        access = self._shared.access
+    async def _fetch(self, shared: Surroundings, stopwatch: Stopwatch, stage: list[Api]) -> _Found:
+        access = shared.access
         token = await access.token(self.key.project_id, stopwatch=stopwatch)
+        if shared.sharded and "admin" in token.roles and self.key.project_id != access.own_project:
+            # Every shard would count the deployments of every project.
+            raise AnswerError(
+                "with several shards an admin's token can't be used: use a user with the role reader",
+                api="identity",
+                status=403,
+            )
         try:
             stage[0] = "orchestration"
-            return await self._list(token, stopwatch)
+            return await self._list(shared, token, stopwatch)
         except AnswerError as error:
             if error.status != 401:
                 raise
@@ -172,14 +205,54 @@ class ProjectWatch:
         stage[0] = "identity"
         token = await access.token(self.key.project_id, stopwatch=stopwatch, rejected=token)
         stage[0] = "orchestration"
-        return await self._list(token, stopwatch)
+        return await self._list(shared, token, stopwatch)
 
-    async def _list(self, token: Token, stopwatch: Stopwatch) -> tuple[Snapshot, float, Mapping[str, Block]]:
-        shared = self._shared
+    def gain(self, claimer: str) -> None:
+        """Count what was met of another project's deployments, which it has just given up."""
+        snapshot = self.state.shown
+        if self._fold is None or snapshot is None or (contested := self._fold.contested.pop(claimer, None)) is None:
+            return
+        self._fold.merge(contested)
+        self._show(self._shared.fit(self.key, self._fold.finish(response_bytes=snapshot.response_bytes)))
+
+    def cut(self, rows: int) -> None:
+        """Show at most so many series of servers."""
+        if self.state.shown is not None:
+            self._show(self.state.shown.cut(rows))
+
+    def move(self, shared: Surroundings) -> None:
+        """Go by other settings from now on; data, counters and the next turn stay as they are."""
+        self._shared = shared
+
+    def redraw(self) -> None:
+        """Render the data anew, for a page with other families."""
+        if self.state.shown is not None:
+            self._show(self.state.shown)
+        else:
+            self._replace(self.state)
+
+    def _show(self, snapshot: Snapshot) -> None:
+        self.blocks = self._shared.render(self.state, snapshot)
+        self._replace(replace(self.state, snapshot=snapshot))
+
+    async def _list(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
+        found = await self._list_once(shared, token, stopwatch)
+        met = shared.claims.met(self.key.project_id, found.new)
+        if not met:
+            return found
+        shared.overlap()
+        if len(met) < len(found.counted):
+            # Count once more, leaving out what others show. What they claim meanwhile is left out the next time.
+            return await self._list_once(shared, token, stopwatch)
+        found.fold.disclaim()
+        return await self._finish(shared, found.fold, found.size, found.listing_time, found.asked_steady)
+
+    async def _list_once(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
         await shared.access.admitted(stopwatch)
         began = stopwatch.elapsed()
         asked_steady = shared.clock.steady()
-        fold = Fold(shared.fold, asked_at=shared.clock.wall())
+        guard = shared.claims.guard(self.key.project_id)
+        fold = Fold(shared.fold, asked_at=shared.clock.wall(), guard=guard)
         listing = Listing(shared.access, token, limit=shared.limits.response_bytes, silence=shared.refresh.silence)
         async with aclosing(listing.batches()) as batches:
             async for batch in batches:
@@ -188,22 +261,54 @@ class ProjectWatch:
         if fold.rejected and not fold.usable:
             reasons = ", ".join(f"{count} {reason}" for reason, count in fold.rejected.items())
             raise ListingError(f"not one record of the listing is usable ({reasons})")
+        return await self._finish(shared, fold, listing.size, listing_time, asked_steady)
 
-        def finish() -> tuple[Snapshot, Mapping[str, Block]]:
-            snapshot = fold.finish(response_bytes=listing.size)
-            return snapshot, shared.render(self.state, snapshot)
+    async def _finish(
+        self, shared: Surroundings, fold: Fold, size: int, listing_time: float, asked_steady: float
+    ) -> _Found:
+        """What a fold found, ready to be shown; a large one is finished beside the event loop."""
+        own = shared.claims.of(self.key.project_id)
 
-        large = fold.usable > LARGE_LISTING
-        snapshot, blocks = await run_blocking(finish, name="finish") if large else finish()
-        self.fetched_at = asked_steady
-        return snapshot, listing_time, blocks
+        def count() -> tuple[Snapshot, array[int], AbstractSet[int]]:
+            counted = fold.counted()
+            return fold.finish(response_bytes=size), array("q", sorted(counted)), counted.difference(own)
 
-    def _succeeded(self, snapshot: Snapshot, duration: float, listing_time: float) -> None:
+        large = fold.listed > LARGE_LISTING
+        snapshot, counted, new = await run_blocking(count, name="count") if large else count()
+        snapshot = shared.fit(self.key, snapshot)
+
+        def render() -> Mapping[str, Block]:
+            return shared.render(self.state, snapshot)
+
+        return _Found(
+            fold=fold,
+            size=size,
+            listing_time=listing_time,
+            asked_steady=asked_steady,
+            snapshot=snapshot,
+            blocks=await run_blocking(render, name="render") if large else render(),
+            counted=counted,
+            new=new,
+        )
+
+    def _settle(self, found: _Found) -> None:
+        """Claim what was counted, and hand over what others should have: from here on no page shows it twice."""
+        claims = self._shared.claims
+        project = self.key.project_id
+        contested = {claimer: fold.counted() for claimer, fold in found.fold.contested.items()}
+        gaining = claims.settle(
+            project, found.counted, length=found.fold.listed, guard=found.fold.guard, contested=contested
+        )
+        self._fold = found.fold if claims.overlapping else None
+        for other in gaining:
+            self._shared.hand_over(other, project)
+
+    def _succeeded(self, found: _Found, duration: float) -> None:
         shared = self._shared
         before = self.state
         interval = pace.interval_in_force(
             shared.refresh.interval,
-            listing_time=listing_time,
+            listing_time=found.listing_time,
             share=shared.refresh.share,
             requests=shared.project_count(),
             requests_per_second=shared.limits.requests_per_second,
@@ -212,7 +317,10 @@ class ProjectWatch:
         self._slow = duration > shared.refresh.slow_after
         if before.up is False:
             log.info("recovered", cloud=self.key.cloud, project_id=self.key.project_id, project=before.name)
-        self._replace(before.succeeded(snapshot, duration=duration, interval=interval))
+        self.blocks = found.blocks
+        self.fetched_at = found.asked_steady
+        self._settle(found)
+        self._replace(before.succeeded(found.snapshot, duration=duration, interval=interval))
 
     def _failed(self, error: RefreshError, duration: float) -> None:
         before = self.state

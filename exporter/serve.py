@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -60,16 +62,62 @@ async def listening(server: Server, addresses: Sequence[Address]) -> AsyncIterat
         await runner.cleanup()
 
 
-async def serve(config: Config, *, addresses: Sequence[Address], telemetry_path: str) -> None:
-    """Serve until SIGTERM or SIGINT. ConfigError where a cloud's entry can't be used or an address can't be had."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the command line says of serving."""
+
+    addresses: Sequence[Address]
+    telemetry_path: str = "/metrics"
+    external_url: str | None = None
+    lifecycle: bool = False
+    """Whether `POST /-/reload` is allowed."""
+
+    def __post_init__(self) -> None:
+        """Refuse, as ConfigError, a path that is none or somebody else's, and a URL that is none."""
+        path = self.telemetry_path
+        if not path.startswith("/") or path.startswith("/-/") or path in ("/probe", "/sd") or "{" in path:
+            raise ConfigError(f"--web.telemetry-path: expected a path of its own such as /metrics, not {path!r}")
+        if self.external_url is not None:
+            parts = urlsplit(self.external_url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ConfigError(
+                    f"--web.external-url: expected a URL such as https://host/path, not {self.external_url!r}"
+                )
+
+
+async def serve(load: Callable[[], Config], settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+    ConfigError where a configuration or a cloud's entry can't be used or an address can't be had.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    fleet = Fleet(config)
-    server = Server(fleet, telemetry_path=telemetry_path)
-    async with listening(server, addresses) as ports:
-        log.info("listening", ports=",".join(map(str, ports)), path=telemetry_path, version=__version__)
+    fleet = Fleet(load())
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        await fleet.reload(load)
+
+    async def hang_up() -> None:
+        with suppress(ConfigError):  # it was logged, and the metrics show it
+            await reload()
+
+    def hung_up() -> None:
+        task = asyncio.create_task(hang_up(), name="reload")
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    server = Server(
+        fleet,
+        telemetry_path=settings.telemetry_path,
+        external_url=settings.external_url,
+        reload=reload if settings.lifecycle else None,
+    )
+    async with listening(server, settings.addresses) as ports:
+        log.info("listening", ports=",".join(map(str, ports)), path=settings.telemetry_path, version=__version__)
         refreshing = asyncio.create_task(_refresh(fleet), name="fleet")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait((refreshing, stopped), return_when=asyncio.FIRST_COMPLETED)

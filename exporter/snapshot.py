@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 STATUSES: Final = ("COMPLETE", "IN_PROGRESS", "FAILED")
@@ -42,6 +42,7 @@ class Snapshot:
     stuck: Mapping[str, int] = field(default_factory=dict)
     """By action: IN_PROGRESS and unchanged for longer than the threshold."""
     servers: tuple[ServerRow, ...] = ()
+    """The most troubled servers first, a server's rows together."""
     servers_withheld: int = 0
     """Rows of servers past the limit."""
     codes: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -59,6 +60,17 @@ class Snapshot:
     duplicates: int = 0
     """Records whose id had been met before."""
     response_bytes: int = 0
+
+    def cut(self, rows: int) -> Snapshot:
+        """The same with at most so many rows of servers: the most troubled servers', each whole."""
+        if len(self.servers) <= rows:
+            return self
+        end = rows
+        while end and self.servers[end].server_id == self.servers[end - 1].server_id:
+            end -= 1
+        return replace(
+            self, servers=self.servers[:end], servers_withheld=self.servers_withheld + len(self.servers) - end
+        )
 
     @property
     def total(self) -> int:

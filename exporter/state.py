@@ -117,6 +117,10 @@ class ExporterState:
     version: str
     python_version: str
     config_hash: float
+    reload_successful: bool = True
+    """Whether the configuration was accepted when it was last read."""
+    reload_success_timestamp: float = 0.0
+    """When it last was, Unix time."""
 
 
 def added(counts: Mapping[K, int], more: Mapping[K, int]) -> dict[K, int]:

@@ -6,6 +6,7 @@ holds a lock, so a slow reader costs nobody else anything.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from html import escape
 from typing import Final
 
@@ -14,8 +15,10 @@ from isal import igzip
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from yarl import URL
 
 from exporter import __version__
+from exporter.errors import ConfigError
 from exporter.exposition import CONTENT_TYPES, END_OF_OPENMETRICS, Format
 from exporter.families import named
 from exporter.fleet import Fleet
@@ -59,15 +62,28 @@ class Own:
 class Server:
     """The web application of one fleet."""
 
-    def __init__(self, fleet: Fleet, *, telemetry_path: str = "/metrics") -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        telemetry_path: str = "/metrics",
+        external_url: str | None = None,
+        reload: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`external_url` is how Prometheus reaches this server; `reload` is None unless it may be asked for by HTTP."""
         self._fleet = fleet
         self._own = Own()
         self._telemetry_path = telemetry_path
+        self._external = URL(external_url) if external_url else None
+        self._reload = reload
         self._stopping = False
         self.app = web.Application(client_max_size=64 * 1024)
         self.app.router.add_get(telemetry_path, self._metrics)
         self.app.router.add_get("/-/healthy", self._healthy)
         self.app.router.add_get("/-/ready", self._ready)
+        self.app.router.add_get("/probe", self._probe)
+        self.app.router.add_get("/sd", self._discovery)
+        self.app.router.add_post("/-/reload", self._reloaded)
         if telemetry_path != "/":
             self.app.router.add_get("/", self._index)
 
@@ -77,26 +93,72 @@ class Server:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         format = choose_format(request.headers.get("Accept"))
-        gzip = accepts_gzip(request.headers.get("Accept-Encoding"))
         names = request.query.getall("name[]", None)
         page = self._fleet.page
         if names is not None:
             selected = page.selected(format, named(names, self._fleet.families))
             if own := self._own.sample_names(names):
-                selected += self._own.write(format, own)
-            elif format == "openmetrics":
-                selected += END_OF_OPENMETRICS
-            body = igzip.compress(selected, compresslevel=1) if gzip else selected
-        else:
-            own_text = self._own.write(format, None)
-            if gzip:
-                body = gzip_member(page.deflated(format), piece(own_text).deflated)
-            else:
-                body = page.plain(format) + own_text
-        headers = {"Content-Type": CONTENT_TYPES[format], "Vary": "Accept, Accept-Encoding"}
-        if gzip:
-            headers["Content-Encoding"] = "gzip"
-        return web.Response(body=body, headers=headers)
+                return _exposition(request, format, selected + self._own.write(format, own))
+            return _exposition(request, format, selected, end=True)
+        own_text = self._own.write(format, None)
+        if accepts_gzip(request.headers.get("Accept-Encoding")):
+            return _answer(format, gzip_member(page.deflated(format), piece(own_text).deflated), gzip=True)
+        return _answer(format, page.plain(format) + own_text, gzip=False)
+
+    async def _probe(self, request: web.Request) -> web.Response:
+        cloud_name, wanted = request.query.get("cloud"), request.query.get("project")
+        if not cloud_name or not wanted:
+            return web.Response(status=400, text="Expected /probe?cloud=…&project=…\n")
+        cloud = self._fleet.clouds.get(cloud_name)
+        projects = cloud.projects if cloud else {}
+        found = [watch.key for watch in projects.values() if watch.key.project_id == wanted]
+        found = found or [watch.key for watch in projects.values() if watch.state.name == wanted]
+        if not found:
+            return web.Response(status=404, text="No such project is watched\n")
+        if len(found) > 1:
+            return web.Response(status=400, text="Several projects have this name: give the id\n")
+        names = request.query.getall("name[]", None)
+        families = None if names is None else named(names, self._fleet.families)
+        format = choose_format(request.headers.get("Accept"))
+        body = self._fleet.page.owned(("project", *found[0]), format, families)
+        return _exposition(request, format, body, end=True)
+
+    async def _discovery(self, request: web.Request) -> web.Response:
+        clouds = self._fleet.clouds.values()
+        if not all(cloud.found for cloud in clouds):
+            return web.Response(status=503, text="Waiting for the projects of each cloud\n")
+        external = self._external
+        target = request.host if external is None else external.authority
+        scheme = request.scheme if external is None else external.scheme
+        prefix = "" if external is None else external.path.rstrip("/")
+        entries = [
+            {
+                "targets": [target],
+                "labels": {
+                    "__scheme__": scheme,
+                    "__metrics_path__": f"{prefix}/probe",
+                    "__param_cloud": watch.key.cloud,
+                    "__param_project": watch.key.project_id,
+                    # Without it the `up` of all projects would be one series.
+                    "instance": "/".join(watch.key),
+                    "__meta_heat_cloud": watch.key.cloud,
+                    "__meta_heat_project_id": watch.key.project_id,
+                    "__meta_heat_project": watch.state.name,
+                },
+            }
+            for cloud in clouds
+            for watch in sorted(cloud.projects.values(), key=lambda watch: watch.key)
+        ]
+        return web.json_response(entries)
+
+    async def _reloaded(self, request: web.Request) -> web.Response:
+        if self._reload is None:
+            return web.Response(status=403, text="Lifecycle API is not enabled (--web.enable-lifecycle)\n")
+        try:
+            await self._reload()
+        except ConfigError as error:
+            return web.Response(status=500, text=f"Configuration refused: {error}\n")
+        return web.Response(text="Configuration read\n")
 
     async def _healthy(self, request: web.Request) -> web.Response:
         return web.Response(text="Healthy\n")
@@ -120,6 +182,21 @@ class Server:
             content_type="text/html",
             headers=PAGE_HEADERS,
         )
+
+
+def _exposition(request: web.Request, format: Format, body: bytes, *, end: bool = False) -> web.Response:
+    """Some text that is not kept compressed; `end` where it lacks OpenMetrics' end mark."""
+    if end and format == "openmetrics":
+        body += END_OF_OPENMETRICS
+    gzip = accepts_gzip(request.headers.get("Accept-Encoding"))
+    return _answer(format, igzip.compress(body, compresslevel=1) if gzip else body, gzip=gzip)
+
+
+def _answer(format: Format, body: bytes, *, gzip: bool) -> web.Response:
+    headers = {"Content-Type": CONTENT_TYPES[format], "Vary": "Accept, Accept-Encoding"}
+    if gzip:
+        headers["Content-Encoding"] = "gzip"
+    return web.Response(body=body, headers=headers)
 
 
 _INDEX: Final = """<!doctype html>

@@ -77,8 +77,13 @@ class Churn:
                 self._run(deployment, self.random.uniform(5, 60) if waited < 300 else self.random.uniform(300, 14400))
 
     def step(self, seconds: float) -> None:
-        """Let time pass: what was to end in it ends, and as many actions start as the plan's churn says."""
+        """Let time pass: as many actions start as the plan's churn says, and what was to end ends."""
         self._clock += seconds
+        # First the starts, so that what ends now is seen to have ended before it starts again.
+        self._due += seconds * self.world.plan.churn
+        while self._due >= 1:
+            self._due -= 1
+            self.start()
         while self._ends and self._ends[0][0] <= self._clock:
             _, deployment_id = heapq.heappop(self._ends)
             deployment = self.world.deployments.get(deployment_id)
@@ -89,10 +94,6 @@ class Churn:
                     self.finish(deployment)
                 elif deployment.action == "DELETE":
                     self.world.remove(deployment_id)
-        self._due += seconds * self.world.plan.churn
-        while self._due >= 1:
-            self._due -= 1
-            self.start()
 
     def start(self) -> None:
         """Start one action: a new deployment, or something else for one that rests."""

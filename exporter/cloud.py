@@ -1,0 +1,329 @@
+"""One cloud: finding its projects, and watching each of them.
+
+Discovery decides which projects are watched; each project's loop goes by itself. A failed discovery removes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+import structlog
+
+from exporter import pace
+from exporter.access import CloudAccess, Project
+from exporter.claims import Claims
+from exporter.clock import Clock
+from exporter.config import Cloud, Config, NamedProject
+from exporter.errors import AnswerError, DeadlineError, InternalError, RefreshError
+from exporter.exposition import Block
+from exporter.fold import FoldOptions, server_filter
+from exporter.gate import Gate
+from exporter.refresh import ProjectWatch, Surroundings
+from exporter.snapshot import Snapshot
+from exporter.state import CloudState, ProjectKey, ProjectState, RemovalReason, added, observed
+from exporter.stopwatch import Stopwatch
+from exporter.units import format_duration
+
+log = structlog.get_logger("cloud")
+
+SETTLING_ROUNDS: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What all clouds share, and how they show what changed."""
+
+    config: Config
+    gate: Gate
+    clock: Clock
+    per_server: bool
+    """Whether any family has series per server."""
+    show_project: Callable[[ProjectWatch], None]
+    forget_project: Callable[[ProjectWatch], None]
+    show_cloud: Callable[[CloudWatch], None]
+    fit: Callable[[ProjectKey, Snapshot], Snapshot]
+    render: Callable[[ProjectState, Snapshot], Mapping[str, Block]]
+
+
+class _Found(NamedTuple):
+    """What discovery found."""
+
+    projects: list[Project]
+    """To watch, disabled ones included."""
+    missing: list[str]
+    """What the configuration names and the cloud does not have."""
+    visible: frozenset[str]
+    """The ids of all enabled projects that the user has a role in."""
+
+
+class CloudWatch:
+    """One cloud: its access, its projects, and the loop that finds them."""
+
+    def __init__(self, config: Cloud, access: CloudAccess, stage: Stage) -> None:
+        self.config = config
+        self.access = access
+        self.state = CloudState(cloud=config.name)
+        self.projects: dict[str, ProjectWatch] = {}
+        self.discovered = asyncio.Event()
+        """Set once the first attempt to find the projects has ended."""
+        self.known: tuple[ProjectWatch, ...] = ()
+        """The projects known when it ended."""
+        self.found = False
+        """Whether its projects were ever found."""
+        self._stage = stage
+        self._claims = Claims()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failures = 0
+        self._told_bound = False
+        self._look_again = asyncio.Event()
+        self._shared = self._surroundings()
+
+    def _surroundings(self) -> Surroundings:
+        config, stage = self.config, self._stage
+        whole = stage.config
+        return Surroundings(
+            access=self.access,
+            gate=stage.gate,
+            refresh=config.refresh,
+            limits=config.limits,
+            fold=FoldOptions(
+                age_bounds=whole.age_bounds,
+                code_bounds=tuple(float(bound) for bound in whole.buckets.deploy_status_code),
+                stuck_after=whole.thresholds.stuck_after,
+                servers=config.limits.servers if stage.per_server else 0,
+                admits=server_filter(config.servers.include, config.servers.exclude),
+            ),
+            clock=stage.clock,
+            sharded=whole.shard.total > 1,
+            fit=stage.fit,
+            render=stage.render,
+            publish=self._project_changed,
+            attempted=self._attempted,
+            claims=self._claims,
+            overlap=self._overlap,
+            hand_over=lambda winner, loser: self.projects[winner].gain(loser),
+            project_count=lambda: len(self.projects),
+        )
+
+    def move(self, config: Cloud, access: CloudAccess, stage: Stage) -> None:
+        """Go by another configuration from now on: projects, tokens, data and counters that it does not touch stay."""
+        self.config, self.access, self._stage = config, access, stage
+        self._shared = self._surroundings()
+        for watch in self.projects.values():
+            watch.move(self._shared)
+        self._look_again.set()
+
+    async def run(self) -> None:
+        """Find the projects and watch each, for ever."""
+        try:
+            await self._run()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            self._look_again.clear()
+            error = await self.discover()
+            self._start_new()
+            self.known = self.known if self.discovered.is_set() else tuple(self.projects.values())
+            self.discovered.set()
+            delay = self.config.refresh.discovery
+            if error is not None:
+                delay = pace.retry_delay(
+                    self._failures,
+                    self.config.refresh.interval,
+                    retry_after=error.retry_after,
+                    random=random.random,
+                )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._look_again.wait()
+
+    def stop(self) -> CloudAccess:
+        """Watch nothing any more, and show nothing of it; what is left is the access to close."""
+        for watch in list(self.projects.values()):
+            self._drop(watch)
+        return self.access
+
+    async def discover(self) -> RefreshError | None:
+        """One attempt to find the projects: those that appeared are added, those that are gone forgotten."""
+        error: RefreshError | None = None
+        try:
+            async with Stopwatch(self.config.refresh.timeout) as stopwatch:
+                found = await self._find(stopwatch)
+            self._take_over(found)
+            self.found = True
+            if found.missing:
+                names = ", ".join(map(repr, found.missing))
+                error = AnswerError(f"no such project, or no role in it: {names}", api="identity", status=404)
+        except RefreshError as failure:
+            error = failure
+        except TimeoutError:
+            limit = format_duration(self.config.refresh.timeout)
+            error = DeadlineError(f"finding projects took longer than refresh.timeout ({limit})", api="identity")
+        except Exception as failure:
+            log.exception("internal error", cloud=self.config.name)
+            error = InternalError(f"{type(failure).__name__}: {failure}", api="identity")
+        state = self.state
+        if error is None:
+            if state.discovery_up is False:
+                log.info("discovery recovered", cloud=self.config.name)
+            self._failures = 0
+            state = replace(
+                state, discovery_up=True, discovery_error="", discovery_last_success=self._stage.clock.wall()
+            )
+        else:
+            if state.discovery_up is not False:
+                log.warning("discovery failed", cloud=self.config.name, reason=error.reason, error=str(error))
+            self._failures += 1
+            state = replace(
+                state,
+                discovery_up=False,
+                discovery_error=f"{error.reason}: {error}",
+                discovery_failures=added(state.discovery_failures, {(error.api, error.reason): 1}),
+            )
+        self._replace(state)
+        return error
+
+    async def _find(self, stopwatch: Stopwatch) -> _Found:
+        wanted = self.config.projects
+        if wanted == "current" or (wanted == "discover" and self.access.bound_to_project):
+            if wanted == "discover" and not self._told_bound:
+                self._told_bound = True
+                log.info("an application credential is bound to its one project", cloud=self.config.name)
+            token = await self.access.token(stopwatch=stopwatch)
+            if not token.project_id:
+                raise AnswerError("the cloud entry is not scoped to a project", api="identity", status=404)
+            own = Project(token.project_id, token.project_name, "", enabled=True)
+            return _Found([own], [], frozenset({own.id}))
+        listed = await self.access.projects(stopwatch)
+        visible = frozenset(project.id for project in listed if project.enabled)
+        if wanted == "discover":
+            return _Found(listed, [], visible)
+        found: dict[str, Project] = {}
+        missing: list[str] = []
+        for each in wanted:
+            match = await self._resolve(each, listed, stopwatch)
+            if match is None:
+                missing.append(each if isinstance(each, str) else f"{each.name} of domain {each.domain}")
+            else:
+                found[match.id] = match
+        return _Found(list(found.values()), missing, visible)
+
+    async def _resolve(
+        self, wanted: str | NamedProject, listed: Iterable[Project], stopwatch: Stopwatch
+    ) -> Project | None:
+        """The project that an entry of the configuration means; None where there is none or more than one."""
+        if isinstance(wanted, str):
+            by_id = [project for project in listed if project.id == wanted]
+            matches = by_id or [project for project in listed if project.name == wanted]
+        else:
+            matches = [project for project in listed if project.name == wanted.name]
+            if by_domain_id := [project for project in matches if project.domain_id == wanted.domain]:
+                matches = by_domain_id
+            else:
+                # The list gives domains by id only; a token tells the name of its project's.
+                matches = [
+                    project
+                    for project in matches
+                    if project.enabled
+                    and (await self.access.token(project.id, stopwatch=stopwatch)).domain_name == wanted.domain
+                ]
+        if len(matches) > 1:
+            raise AnswerError(
+                f"the project name {wanted!r} stands for several; give its id, or its name and domain",
+                api="identity",
+                status=409,
+            )
+        return matches[0] if matches else None
+
+    def _take_over(self, found: _Found) -> None:
+        shard = self._stage.config.shard
+        enabled = {
+            project.id: project
+            for project in found.projects
+            if project.enabled and shard.owns(self.config.name, project.id)
+        }
+        disabled = {project.id for project in found.projects if not project.enabled}
+        for project_id in [known for known in self.projects if known not in enabled]:
+            gone: RemovalReason = "config" if project_id in found.visible else "gone"
+            self._remove(project_id, "disabled" if project_id in disabled else gone)
+        for project in enabled.values():
+            if (watch := self.projects.get(project.id)) is not None:
+                watch.rename(project.name)
+                continue
+            watch = ProjectWatch(ProjectKey(self.config.name, project.id), project.name, self._shared)
+            self.projects[project.id] = watch
+            self._stage.show_project(watch)
+
+    def _remove(self, project_id: str, reason: RemovalReason) -> None:
+        watch = self.projects[project_id]
+        self._drop(watch)
+        log.warning(
+            "project removed", cloud=self.config.name, project_id=project_id, project=watch.state.name, reason=reason
+        )
+        self.state = replace(self.state, removed=added(self.state.removed, {reason: 1}))
+
+    def _drop(self, watch: ProjectWatch) -> None:
+        project_id = watch.key.project_id
+        del self.projects[project_id]
+        if (task := self._tasks.pop(project_id, None)) is not None:
+            task.cancel()
+        self.access.forget(project_id)
+        self._claims.release(project_id)
+        self._stage.forget_project(watch)
+
+    async def settle(self) -> None:
+        """Refresh the projects again, one after the other, until no deployment changes hands any more."""
+        claims = self._claims
+        for _ in range(SETTLING_ROUNDS):
+            before = {project: claims.of(project) for project in self.projects}
+            if not claims.overlapping:
+                return
+            for watch in list(self.projects.values()):
+                if watch.state.up:
+                    await watch.refresh()
+            if claims.settled and before == {project: claims.of(project) for project in self.projects}:
+                return
+
+    def _start_new(self) -> None:
+        for project_id, watch in self.projects.items():
+            if project_id not in self._tasks:
+                self._tasks[project_id] = asyncio.create_task(watch.run(), name=f"refresh {'/'.join(watch.key)}")
+
+    def _overlap(self) -> None:
+        claims = self._claims
+        if not claims.overlapping:
+            claims.overlapping = True
+            log.warning(
+                "a token shows other projects' deployments, as an admin's does; each is counted once, for the project"
+                " with the shortest listing; use a user with the role reader",
+                cloud=self.config.name,
+            )
+        self.state = replace(self.state, admin_token=True)
+
+    def _attempted(self, duration: float) -> None:
+        self.state = replace(self.state, refresh_durations=observed(self.state.refresh_durations, duration))
+
+    def _project_changed(self, watch: ProjectWatch) -> None:
+        if self.projects.get(watch.key.project_id) is not watch:
+            return  # removed while its last refresh was under way
+        self._stage.show_project(watch)
+        self._replace(self.state)
+
+    def _replace(self, state: CloudState) -> None:
+        traffic = self.access.traffic
+        self.state = replace(
+            state,
+            projects=Counter(watch.state.condition for watch in self.projects.values()),
+            requests=dict(traffic.requests),
+            authentications=traffic.authentications,
+        )
+        self._stage.show_cloud(self)
