@@ -70,11 +70,9 @@ def gzip_member(*parts: Deflated) -> bytes:
 
 
 @dataclass(slots=True)
-class _Section:
-    """One header with the blocks below it."""
+class _Shelf:
+    """The blocks of every owner for one header."""
 
-    family: str
-    header: Piece
     blocks: dict[int, bytes] = field(default_factory=dict)
     """By slot."""
     pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
@@ -110,19 +108,46 @@ class _Section:
             self.pieces[place] = piece(plain)
             self.pieces = dict(sorted(self.pieces.items()))
 
-    def all(self) -> Iterable[Piece]:
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """One header, and the shelf with what stands below it."""
+
+    family: str
+    header: Piece
+    shelf: _Shelf
+
+    def pieces(self) -> Iterable[Piece]:
         """The header and its pieces; nothing where there are no samples."""
-        return (self.header, *self.pieces.values()) if self.pieces else ()
+        return (self.header, *self.shelf.pieces.values()) if self.shelf.pieces else ()
+
+
+class _Feed(NamedTuple):
+    """Which part of a family's blocks goes on a shelf."""
+
+    family: str
+    format: Format
+    part: int
+    shelf: _Shelf
 
 
 class Page:
-    """The sections of every family in both formats, and the pages joined from them."""
+    """The sections of every family in both formats, and the pages joined from them.
+
+    Most families have the same lines in both formats; those share a shelf, so they are kept and compressed once.
+    """
 
     def __init__(self, families: Iterable[Family]) -> None:
-        self._sections: dict[Format, list[_Section]] = {
-            format: [_Section(family.name, piece(header)) for family in families for header in headers(family, format)]
-            for format in FORMATS
-        }
+        self._sections: dict[Format, list[_Section]] = {format: [] for format in FORMATS}
+        self._feeds: list[_Feed] = []
+        for family in families:
+            shared = None if family.kind == "gaugehistogram" else _Shelf()
+            for format in FORMATS:
+                for index, header in enumerate(headers(family, format)):
+                    shelf = shared or _Shelf()
+                    self._sections[format].append(_Section(family.name, piece(header), shelf))
+                    if shared is None or format == "text":
+                        self._feeds.append(_Feed(family.name, format, index, shelf))
         self._slots: dict[object, int] = {}
         self._free: list[int] = []
         self._next = count()
@@ -147,14 +172,9 @@ class Page:
 
     def _replace(self, slot: int, blocks: Mapping[str, Block]) -> None:
         changed = False
-        for format, sections in self._sections.items():
-            index = 0
-            family = ""
-            for section in sections:
-                index = index + 1 if section.family == family else 0
-                family = section.family
-                block = blocks.get(family)
-                changed |= section.put(slot, getattr(block, format)[index] if block else b"")
+        for family, format, part, shelf in self._feeds:
+            block = blocks.get(family)
+            changed |= shelf.put(slot, getattr(block, format)[part] if block else b"")
         if changed:
             self._plain, self._deflated = {}, {}
 
@@ -173,17 +193,17 @@ class Page:
     def selected(self, format: Format, families: frozenset[str]) -> bytes:
         """The plain sections of some families."""
         sections = (section for section in self._sections[format] if section.family in families)
-        return b"".join(each.plain for section in sections for each in section.all())
+        return b"".join(each.plain for section in sections for each in section.pieces())
 
     def owned(self, owner: object, format: Format, families: frozenset[str] | None = None) -> bytes:
         """What one owner shows, under the headers of its families; of some families only where they are given."""
         slot = self._slots.get(owner)
         parts: list[bytes] = []
         for section in self._sections[format] if slot is not None else ():
-            if slot in section.blocks and (families is None or section.family in families):
-                parts += section.header.plain, section.blocks[slot]
+            if slot in section.shelf.blocks and (families is None or section.family in families):
+                parts += section.header.plain, section.shelf.blocks[slot]
         return b"".join(parts)
 
     def _pieces(self, format: Format) -> Iterator[Piece]:
         for section in self._sections[format]:
-            yield from section.all()
+            yield from section.pieces()

@@ -30,9 +30,9 @@ def forbidden(action: str) -> Refused:
     return Refused(403, f"You are not authorized to perform the requested action: {action}.")
 
 
-def part(body: Any, key: str, kind: type = dict) -> Any:
+def part(body: dict[str, Any], key: str, kind: type = dict) -> Any:
     """Return a required member of an object in a request, or refuse with 400."""
-    if not isinstance(body, dict) or key not in body:
+    if key not in body:
         raise Refused(400, f"'{key}' is a required property")
     if not isinstance(body[key], kind):
         raise Refused(400, f"Invalid input for field '{key}': {body[key]!r} is not of the documented type")
@@ -44,6 +44,8 @@ def authenticate(world: World, body: dict[str, Any]) -> Token:
     if body.get("auth") is None:
         raise missing("auth", "request body")
     auth = body["auth"]
+    if not isinstance(auth, dict):
+        raise Refused(400, f"{auth!r} is not of type 'object'")
     identity = part(auth, "identity")
     methods: list[str] = list(dict.fromkeys(part(identity, "methods", list)))
     for method in methods:
@@ -92,9 +94,9 @@ def _user(world: World, given: dict[str, Any]) -> User:
     if "id" not in given and "name" not in given:
         raise Refused(400, "Invalid input for field identity/password/user: id or name must be present.")
     try:
-        if "id" in given:
-            return world.users[part(given, "id", str)]
-        return world.user(part(given, "name", str), _domain_id(world, given, "user"))
+        if "name" in given:
+            return world.user(part(given, "name", str), _domain_id(world, given, "user"))
+        return world.users[part(given, "id", str)]
     except KeyError as unknown:
         raise Refused(401) from unknown
 
