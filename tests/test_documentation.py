@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,6 +14,8 @@ from exporter import cli, config
 from exporter.documentation import renewed
 from exporter.errors import Reason
 from exporter.families import FAMILIES
+from tests.programs.available import require
+from tests.programs.prometheus import promtool
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -44,8 +45,20 @@ def test_yaml_blocks_are_right(page: Path) -> None:
     """Every YAML block parses, and those that configure the exporter are accepted by it."""
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
         content = yaml.safe_load(block)
-        if "clouds" in content or "refresh" in content:
+        if {"clouds", "refresh", "shard"} & set(content):
             config.parse(block, source=page.name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prometheus_blocks_are_right(page: Path, tmp_path: Path) -> None:
+    """Every block that configures Prometheus is accepted by `promtool check config`."""
+    blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    for block in blocks:
+        if {"scrape_configs", "remote_write", "global"} & set(yaml.safe_load(block)):
+            require("promtool")
+            (tmp_path / "prometheus.yml").write_text(block)
+            code, output = promtool("check", "config", str(tmp_path / "prometheus.yml"))
+            assert code == 0, output
 
 
 def test_flags_and_commands_are_in_the_readme() -> None:
@@ -81,11 +94,11 @@ def test_nothing_names_a_registry() -> None:
 def test_pins_are_within_the_ranges() -> None:
     """Every dependency of pyproject.toml is pinned."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = SimpleNamespace(**{name: (ROOT / f"requirements/{name}.txt").read_text() for name in ("runtime", "test")})
+    runtime, test = ((ROOT / f"requirements/{name}.txt").read_text() for name in ("runtime", "test"))
     for requirement in project["dependencies"]:
         name = re.split(r"[<>=]", requirement)[0].lower()
-        assert re.search(rf"^{re.escape(name)}==", pins.runtime, re.MULTILINE), name
-        assert re.search(rf"^{re.escape(name)}==", pins.test, re.MULTILINE), name
+        assert re.search(rf"^{re.escape(name)}==", runtime, re.MULTILINE), name
+        assert re.search(rf"^{re.escape(name)}==", test, re.MULTILINE), name
 
 
 def test_imports_run_one_way() -> None:
