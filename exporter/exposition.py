@@ -54,6 +54,7 @@ def headers(family: Family, format: Format) -> tuple[bytes, ...]:
     name, kind = family.name, family.kind
     if format == "openmetrics":
         name = name.removesuffix("_total") if kind == "counter" else name
+        help_ = help_.replace('"', r"\"")  # as in label values; 0.0.4 has quotes as they are
         unit = f"# UNIT {name} {family.unit}\n" if family.unit else ""
         return (f"# HELP {name} {help_}\n# TYPE {name} {kind}\n{unit}".encode(),)
     if kind != "gaugehistogram":

@@ -1,10 +1,10 @@
-"""What the tests over sockets share: a simulated cloud, exporters in and out of this process, their pages, certificates.
+"""What the tests over sockets share: a simulated cloud, exporters in this process and beside it, their pages.
 
 Fixtures are named in a test module that wants them (`cloud = harness.cloud`); nothing here acts by itself.
 """
 
 import asyncio
-import datetime
+import datetime as dt
 import gzip
 import inspect
 import ipaddress
@@ -14,7 +14,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,10 +36,12 @@ from exporter.fleet import Fleet
 from exporter.refresh import ProjectWatch
 from exporter.serve import Address, listening
 from exporter.simulator import Deployment, Plan, Project, Requests, Simulator, World, build
+from exporter.simulator.build import PASSWORD
 from exporter.web import Server
 
 DEADLINE = 20.0
 """Seconds after which something that does not happen has failed; nothing passes or fails by how long it took."""
+__all__ = ["PASSWORD", "Plan", "Simulator"]
 FIRST, SECOND = "web-frontend", "billing"
 """The projects of the simulated cloud, in the order of Keystone's list."""
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -89,17 +91,17 @@ class Samples(list[Sample]):
         """Those of this name that have these labels."""
         return Samples(each for each in self if each.name == name and labels.items() <= each.labels.items())
 
-    def get(self, name: str, **labels: str) -> float | None:
-        """The value of the only such sample, None where there is none."""
+    def get(self, name: str, *, default: float | None = None, **labels: str) -> Any:
+        """The value of the only such sample, the default where there is none."""
         found = self.select(name, **labels)
         assert len(found) < 2, f"more than one: {found}"
-        return found[0].value if found else None
+        return found[0].value if found else default
 
     def value(self, name: str, **labels: str) -> float:
         """The value of the only such sample."""
         found = self.get(name, **labels)
         assert found is not None, f"no {name}{labels}; there are {sorted({each.name for each in self})}"
-        return found
+        return float(found)
 
     def total(self, name: str, **labels: str) -> float:
         """The sum of all such samples."""
@@ -232,6 +234,16 @@ class Cloud:
         entries = {"simulator": entry or self.entry(), **further}
         path.write_text(yaml.safe_dump({"clouds": entries}))
         self.monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
+        return path
+
+    def configure(self, **sections: Any) -> Path:
+        """Write a configuration file for the command (see `written`)."""
+        return self.put("exporter.yaml", written(**sections))
+
+    def put(self, name: str, text: str) -> Path:
+        """Write a file."""
+        path = self.folder / name
+        path.write_text(text)
         return path
 
     @asynccontextmanager
@@ -394,8 +406,9 @@ class Exporter:
 
     async def refreshed(self, times: int = 1, project: str = FIRST) -> Samples:
         """The first page after so many more refreshes of the project."""
-        before = (await self.samples()).get("heat_refreshes_total", project=project) or 0.0
-        return await self.when(lambda page: (page.get("heat_refreshes_total", project=project) or 0) >= before + times)
+        counter = "heat_refreshes_total"
+        before = (await self.samples()).get(counter, project=project, default=0)
+        return await self.when(lambda page: page.get(counter, project=project, default=0) >= before + times)
 
 
 @asynccontextmanager
@@ -466,7 +479,13 @@ class Process:
 
     async def said(self, text: str) -> str:
         """The first line of stderr with this text in it."""
-        return str(await eventually(lambda: next((line for line in self.lines if text in line), None), f"says {text}"))
+
+        def found() -> str | None:
+            line = next((line for line in self.lines if text in line), None)
+            assert line or self.process.returncode is None, "\n".join(["it has ended:", *self.lines])
+            return line
+
+        return str(await eventually(found, f"says {text}"))
 
     async def port(self) -> int:
         """Where it listens."""
@@ -526,7 +545,7 @@ async def started(*args: object) -> AsyncIterator[Process]:
     result = Process(process)
 
     async def collect(stream: Any, lines: list[str]) -> None:
-        async for line in stream:
+        while line := await stream.readline():
             lines.append(line.decode().rstrip("\n"))
 
     readers = [
@@ -604,15 +623,15 @@ class Authority:
 
     @staticmethod
     def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(issuer)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(hours=1))
         )
 
 
@@ -642,7 +661,11 @@ class Front:
 
 @asynccontextmanager
 async def tls_front(
-    simulator: Simulator, authority: Authority, *, client_authority: Authority | None = None
+    simulator: Simulator,
+    authority: Authority,
+    *,
+    client_authority: Authority | None = None,
+    listen: str = "127.0.0.1",
 ) -> AsyncIterator[Front]:
     """The simulator over TLS; the addresses in its answers are the front's. It may insist on a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -656,7 +679,7 @@ async def tls_front(
         transport = request.transport
         front.clients.append(transport.get_extra_info("peercert") if transport else None)
         front.paths.append(request.path)
-        kept = {name: value for name, value in request.headers.items() if name not in ("Transfer-Encoding",)}
+        kept = {name: value for name, value in request.headers.items() if name != "Transfer-Encoding"}
         async with session.request(
             request.method,
             f"{simulator.url}{request.path_qs}",
@@ -676,8 +699,8 @@ async def tls_front(
         runner = web.ServerRunner(web.Server(forward, access_log=None), shutdown_timeout=0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-            front.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+            await web.TCPSite(runner, listen, 0, ssl_context=context).start()
+            front.url = f"https://{listen}:{runner.addresses[0][1]}"
             yield front
         finally:
             await runner.cleanup()

@@ -28,7 +28,6 @@ from tests.harness import (
     run,
     serving,
     started,
-    written,
 )
 
 cloud = harness.cloud
@@ -42,9 +41,7 @@ PATIENT = {**ONCE, "timeout": "1h", "silence": "1h"}
 @pytest.fixture
 def config_file(cloud: Cloud) -> Path:
     """A configuration file for the simulated cloud."""
-    path = cloud.folder / "exporter.yaml"
-    path.write_text(written())
-    return path
+    return cloud.configure()
 
 
 def table(stderr: str) -> dict[str, list[str]]:
@@ -57,7 +54,7 @@ def table(stderr: str) -> dict[str, list[str]]:
 
 
 async def test_once_prints_the_exposition(cloud: Cloud, config_file: Path):
-    """`once` writes the metrics to stdout, the summary to stderr, and exits 0 when every project answered."""
+    """`once` asks each project once, prints the metrics on stdout, a summary on stderr, and exits 0 if all answered."""
     cloud.deploy(status="FAILED")
     cloud.deploy(status="IN_PROGRESS", age=7200)
     done = await run("once", "--config.file", config_file)
@@ -69,14 +66,7 @@ async def test_once_prints_the_exposition(cloud: Cloud, config_file: Path):
     assert rows.keys() == {FIRST, SECOND}
     assert rows[FIRST][3:7] == ["fresh", "3", "1", "1"]
     assert "heat_up" not in done.stderr
-
-
-async def test_once_asks_each_project_once(cloud: Cloud, config_file: Path):
-    """One listing per project is all that `once` asks of Heat; no deployment is ever shown singly."""
-    await run("once", "--config.file", config_file)
-    assert cloud.asked(FIRST) == cloud.asked(SECOND) == 1
-    assert cloud.requests.count(api="orchestration", path_suffix="software_deployments") == 2
-    assert cloud.requests.shows == 0
+    assert cloud.requests.count(api="orchestration") == cloud.asked(FIRST) + cloud.asked(SECOND) == 2
 
 
 async def test_once_prints_the_rest_when_a_project_fails(cloud: Cloud, config_file: Path):
@@ -122,7 +112,7 @@ async def test_once_fails_when_one_of_two_clouds_does(cloud: Cloud, config_file:
         entry = cloud.entry()
         auth = {**entry["auth"], "auth_url": f"http://127.0.0.1:{closed.getsockname()[1]}/v3"}
         cloud.write(None, down={**entry, "auth": auth})
-        config_file.write_text(written(clouds=[{"name": "sim", "cloud": "simulator"}, {"name": "down", "cloud": "down"}]))
+        cloud.configure(clouds=[{"name": "sim", "cloud": "simulator"}, {"name": "down", "cloud": "down"}])
         done = await run("once", "--config.file", config_file)
     assert done.status == 1
     page = Samples.of(done.stdout)
@@ -130,38 +120,43 @@ async def test_once_fails_when_one_of_two_clouds_does(cloud: Cloud, config_file:
     assert page.value("heat_up", cloud="sim", project=FIRST) == 1
 
 
-BAD_CONFIGS = {
-    "unknown key": ("refresh: {intervall: 1m}", "refresh.intervall: unknown key"),
-    "wrong type": ("limits: {servers: many}", "limits.servers: expected"),
-    "impossible value": ("refresh: {interval: 10m, stale_after: 1m}", "refresh.stale_after"),
-    "bad duration": ("clouds: [{refresh: {interval: soon}}]", "clouds[0].refresh.interval: expected a duration"),
-    "twice the same name": ("clouds: [{name: a, cloud: x}, {name: a, cloud: y}]", "clouds: expected a different name"),
-    "no YAML": ("refresh: {", "not YAML"),
-}
+BAD_CONFIG = """
+refresh: {intervall: 1m, interval: 0}
+limits: {servers: many, concurrency: 0}
+clouds: [{cloud: x, refresh: {interval: soon}, projects: 5}]
+"""
+COMPLAINTS = (
+    "refresh.intervall: unknown key",
+    "refresh.interval: ",
+    "limits.servers: expected",
+    "limits.concurrency: ",
+    "clouds[0].refresh.interval: expected a duration",
+    "clouds[0].projects: expected discover, current, or a list",
+)
+COMMANDS = (("serve", "--web.listen-address", "127.0.0.1:0"), ("once",), ("check",))
 
 
-@pytest.mark.parametrize(("text", "message"), BAD_CONFIGS.values(), ids=BAD_CONFIGS.keys())
-async def test_once_refuses_a_bad_configuration(cloud: Cloud, config_file: Path, text: str, message: str):
-    """Exit status 2, the file, the key's path and what was expected on stderr, nothing on stdout, nothing asked."""
-    config_file.write_text(text)
-    done = await run("once", "--config.file", config_file)
-    assert done.status == 2
-    assert done.stdout == ""
-    assert f"{config_file}: " in done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+async def test_a_bad_configuration_is_refused(cloud: Cloud, config_file: Path):
+    """Exit status 2; for each mistake the file, the key's path and what was expected on stderr; nothing is asked."""
+    cloud.put("exporter.yaml", BAD_CONFIG)
+    for done in await asyncio.gather(*(run(*args, "--config.file", config_file) for args in COMMANDS)):
+        assert (done.status, done.stdout) == (2, "")
+        for complaint in COMPLAINTS:
+            assert f"{config_file}: {complaint}" in done.stderr
+        assert "Traceback" not in done.stderr
     assert len(cloud.requests) == 0
 
 
-@pytest.mark.parametrize("command", ["serve", "once", "check"])
-async def test_every_command_refuses_an_unknown_cloud(cloud: Cloud, config_file: Path, command: str):
-    """Exit status 2 and the entry's name where clouds.yaml has no such entry."""
-    config_file.write_text(written(clouds=[{"name": "sim", "cloud": "nowhere"}]))
-    args = ["--web.listen-address", "127.0.0.1:0"] if command == "serve" else []
-    done = await run(command, "--config.file", config_file, *args)
-    assert done.status == 2
-    assert "nowhere" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("text", "message"), [("refresh: {", "not YAML"), ("\0", "not YAML"), ("- a", "expected keys")]
+)
+async def test_a_file_that_is_no_configuration_is_refused(cloud: Cloud, config_file: Path, text: str, message: str):
+    """Exit status 2 and the file's name where it is no YAML or has no keys."""
+    cloud.put("exporter.yaml", text)
+    done = await run("once", "--config.file", config_file)
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{config_file}: ")
+    assert message in done.stderr
 
 
 async def test_a_missing_configuration_file_is_named(cloud: Cloud):
@@ -169,6 +164,15 @@ async def test_a_missing_configuration_file_is_named(cloud: Cloud):
     done = await run("check", "--config.file", "/nowhere/exporter.yaml")
     assert (done.status, done.stdout) == (2, "")
     assert "/nowhere/exporter.yaml: can't be read" in done.stderr
+
+
+async def test_every_command_refuses_an_unknown_cloud(cloud: Cloud, config_file: Path):
+    """Exit status 2 and the entry's name where clouds.yaml has no such entry."""
+    cloud.configure(clouds=[{"name": "sim", "cloud": "nowhere"}])
+    for done in await asyncio.gather(*(run(*args, "--config.file", config_file) for args in COMMANDS)):
+        assert (done.status, done.stdout) == (2, "")
+        assert "nowhere" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 async def test_once_output_file_is_renamed_into_place(cloud: Cloud, config_file: Path):
@@ -188,7 +192,7 @@ async def test_once_output_file_is_renamed_into_place(cloud: Cloud, config_file:
         assert os.fstat(old.fileno()).st_ino != target.stat().st_ino
     assert done.stdout == ""
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
-    assert os.listdir(folder) == ["heat.prom"]
+    assert list(folder.iterdir()) == [target]
     assert Samples.of(target.read_text()).value("heat_up", project=FIRST) == 1
 
 
@@ -234,7 +238,9 @@ async def test_simulate_prints_a_usable_clouds_yaml(cloud: Cloud, config_file: P
     options = ("--projects", 2, "--servers", 3, "--deployments", 12, "--churn", 0, "--seed", 5)
     async with started("simulate", *options) as simulator:
         await simulator.said("Simulating a cloud on http://127.0.0.1:")
-        entries = "\n".join(await eventually(lambda: "" in simulator.output and simulator.output, "a whole clouds.yaml"))
+        entries = "\n".join(
+            await eventually(lambda: "" in simulator.output and simulator.output, "a whole clouds.yaml")
+        )
         assert yaml.safe_load(entries)["clouds"].keys() == {"simulator"}
         (cloud.folder / "clouds.yaml").write_text(entries)
         done = await run("once", "--config.file", config_file)
@@ -263,14 +269,13 @@ async def test_demo_answers_and_moves(cloud: Cloud):
 # -- flags
 
 
-@pytest.mark.parametrize("args", [(), ("serve",)], ids=["bare", "serve"])
-async def test_a_bare_call_serves(cloud: Cloud, config_file: Path, args: tuple[str, ...]):
+async def test_a_bare_call_serves(cloud: Cloud, config_file: Path):
     """Without a command the exporter serves; every flag is an environment variable too."""
     cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_CONFIG_FILE", str(config_file))
     cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_WEB_LISTEN_ADDRESS", "127.0.0.1:0")
     cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_WEB_TELEMETRY_PATH", "/own")
     cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_LOG_FORMAT", "json")
-    async with started(*args) as process, harness.scraper() as session:
+    async with started() as process, harness.scraper() as session:
         line = json.loads(await process.said("listening"))
         exporter = harness.Exporter(f"http://127.0.0.1:{line['ports']}", session)
         assert (await exporter.get("/metrics")).status == 404
@@ -304,26 +309,24 @@ async def test_version():
     assert (done.status, done.stdout, done.stderr) == (0, f"heat-deployment-exporter {__version__}\n", "")
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
-        ("--no.such-flag",),
-        ("serve", "--log.level", "loud"),
-        ("serve", "--web.listen-address", "nonsense"),
-        ("serve", "--web.listen-address", "127.0.0.1:99999"),
-        ("serve", "--web.telemetry-path", "metrics"),
-        ("serve", "--web.telemetry-path", "/-/ready"),
-        ("nonsense",),
-    ],
-    ids=" ".join,
+WRONG_CALLS = (
+    ("--no.such-flag",),
+    ("nonsense",),
+    ("serve", "--log.level", "loud"),
+    ("serve", "--web.listen-address", "nonsense"),
+    ("serve", "--web.listen-address", "127.0.0.1:99999"),
+    ("serve", "--web.telemetry-path", "metrics"),
+    ("serve", "--web.telemetry-path", "/-/ready"),
 )
-async def test_a_wrong_call_is_refused(cloud: Cloud, args: tuple[str, ...]):
-    """What can't be meant ends at once with exit status 2 and a message without a traceback."""
+
+
+async def test_a_wrong_call_is_refused(cloud: Cloud):
+    """What can't be meant ends at once with exit status 2 and a message that names it, without a traceback."""
     cloud.monkeypatch.setenv("OS_CLOUD", "simulator")
-    done = await run(*args)
-    assert (done.status, done.stdout) == (2, "")
-    assert args[-1] in done.stderr
-    assert "Traceback" not in done.stderr
+    for args, done in zip(WRONG_CALLS, await asyncio.gather(*(run(*args) for args in WRONG_CALLS)), strict=True):
+        assert (done.status, done.stdout) == (2, ""), args
+        assert args[-1] in done.stderr
+        assert "Traceback" not in done.stderr
     assert len(cloud.requests) == 0
 
 
@@ -345,7 +348,7 @@ async def test_a_signal_ends_serve_in_the_middle_of_refreshes(cloud: Cloud, conf
     """SIGTERM and SIGINT end `serve` with status 0 while Heat is silent, with a client still connected."""
     hold = Hold()
     cloud.listing(hold, FIRST)
-    config_file.write_text(written(refresh=PATIENT))
+    cloud.configure(refresh=PATIENT)
     async with serving("--config.file", config_file) as (process, exporter):
         assert (await exporter.get("/-/ready")).status == 503
         await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
@@ -354,12 +357,12 @@ async def test_a_signal_ends_serve_in_the_middle_of_refreshes(cloud: Cloud, conf
     assert not [line for line in process.lines if "Traceback" in line or "level=error" in line]
 
 
-@pytest.mark.parametrize("path", ["/v3", "/v3/auth/tokens", "/v3/auth/projects"])
+@pytest.mark.parametrize("path", ["/v3/auth/tokens", "/v3/auth/projects"])
 async def test_a_signal_ends_serve_while_keystone_hangs(cloud: Cloud, config_file: Path, path: str):
     """A call that blocks in Keystone's client holds up nobody: `serve` ends with status 0."""
     hold = Hold()
     cloud.intercept(hold, path)
-    config_file.write_text(written(refresh=PATIENT))
+    cloud.configure(refresh=PATIENT)
     async with serving("--config.file", config_file) as (process, exporter):
         await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
         assert (await exporter.get("/-/healthy")).status == 200
@@ -371,7 +374,7 @@ async def test_an_interrupted_once_ends(cloud: Cloud, config_file: Path):
     """Ctrl-C ends `once` in the middle of a listing with status 130, without a traceback or half a page."""
     hold = Hold()
     cloud.listing(hold, FIRST)
-    config_file.write_text(written(refresh=PATIENT))
+    cloud.configure(refresh=PATIENT)
     async with started("once", "--config.file", config_file) as process:
         await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
         assert await process.stopped(signal.SIGINT) == 130

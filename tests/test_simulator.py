@@ -253,6 +253,7 @@ class TestChurn:
         for action in ("CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME"):
             assert moves["IN_PROGRESS", "COMPLETE", action], action
         assert moves["IN_PROGRESS", "FAILED", "CREATE"]
+        assert not [move for move in moves if move[:2] == ("IN_PROGRESS", "IN_PROGRESS") and moves[move]]
         assert moves["COMPLETE", "FAILED", "UPDATE"] == moves["FAILED", "COMPLETE", "UPDATE"] == 0
 
     def test_an_update_keeps_the_deployment_and_renews_its_config(self) -> None:
@@ -402,6 +403,7 @@ class TestListing:
             query = {"limit": "7"} | ({"marker": pages[-1][-1]["id"]} if pages else {})
             async with client.http.get(f"{heat}/software_configs", headers=headers, params=query) as answer:
                 pages.append((await answer.json())["software_configs"])
+            assert len(pages) < 20
         assert {len(page) for page in pages[:-2]} == {7}
         found = [config for page in pages for config in page]
         assert len(found) == len({config["id"] for config in found})
@@ -410,6 +412,194 @@ class TestListing:
         }
         times = [config["creation_time"] for config in found]
         assert times == sorted(times, reverse=True)
+
+
+def password(**who: Any) -> dict[str, Any]:
+    """Return an identity by password, the monitor's unless told otherwise."""
+    user = {"name": "monitor", "domain": {"id": "default"}, "password": "secret"} | who
+    return {"methods": ["password"], "password": {"user": {key: value for key, value in user.items() if value}}}
+
+
+class TestRefusals:
+    """What a real Keystone 22 and Heat 19 answered to requests that are wrong in some way."""
+
+    @pytest.mark.parametrize(
+        ("body", "status", "message"),
+        [
+            ({}, 400, "Expecting to find auth in request body."),
+            ([], 400, "Expecting to find valid JSON in request body."),
+            ("{", 400, "Expecting to find valid JSON in request body."),
+            ({"auth": {}}, 400, "'identity' is a required property"),
+            ({"auth": "x"}, 400, "'x' is not of type 'object'"),
+            ({"auth": {"identity": {}}}, 400, "'methods' is a required property"),
+            ({"auth": {"identity": {"methods": "password"}}}, 400, "methods"),
+            ({"auth": {"identity": {"methods": []}}}, 401, "requires authentication"),
+            ({"auth": {"identity": {"methods": ["password"]}}}, 400, "Expecting to find password in identity."),
+            ({"auth": {"identity": {"methods": ["x"], "x": {}}}}, 401, "unsupported method"),
+            ({"auth": {"identity": password(name=None)}}, 400, "id or name must be present"),
+            ({"auth": {"identity": password(name=5)}}, 400, "name"),
+            ({"auth": {"identity": password(domain=None)}}, 400, "Expecting to find domain in user."),
+            ({"auth": {"identity": password(domain={"name": "x"})}}, 401, "requires authentication"),
+            ({"auth": {"identity": password(name=None, id="x")}}, 401, "requires authentication"),
+            ({"auth": {"identity": password(), "scope": None}}, 400, "scope"),
+            ({"auth": {"identity": password(), "scope": {}}}, 400, "domain, OS-TRUST:trust or unscoped in scope."),
+            ({"auth": {"identity": password(), "scope": {"project": {}}}}, 400, "id or name must be present"),
+            (
+                {"auth": {"identity": password(), "scope": {"project": {"name": "billing"}}}},
+                400,
+                "Expecting to find domain in project.",
+            ),
+            (
+                {"auth": {"identity": password(), "scope": {"domain": {"id": "default"}}}},
+                401,
+                "requires authentication",
+            ),
+            (
+                {"auth": {"identity": {"methods": ["token"], "token": {"id": "x"}}}},
+                404,
+                "Could not recognize Fernet token",
+            ),
+            (
+                {"auth": {"identity": {"methods": ["application_credential"], "application_credential": {"id": "x"}}}},
+                404,
+                "Could not find Application Credential: x.",
+            ),
+            (
+                {"auth": {"identity": {"methods": ["application_credential"], "application_credential": {}}}},
+                400,
+                "Expecting to find name or ID in application credential.",
+            ),
+        ],
+    )
+    async def test_requests_for_a_token(self, client: Client, body: Any, status: int, message: str) -> None:
+        """400 for what is malformed, 401 for what is wrong, 404 for tokens and credentials that nobody knows."""
+        text = body if isinstance(body, str) else json.dumps(body)
+        json_type = {"Content-Type": "application/json"}
+        url = f"{client.simulator.auth_url}/auth/tokens"
+        async with client.http.post(url, data=text, headers=json_type) as answer:
+            assert answer.status == status
+            assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+            error = (await answer.json())["error"]
+        assert (error["code"], message in error["message"]) == (status, True)
+
+    @pytest.mark.parametrize(
+        ("user", "call", "body", "status"),
+        [
+            ("monitor", "GET /v3/projects", None, 403),
+            ("monitor", "GET /v3/projects/{other}", None, 403),
+            ("monitor", "GET /v3/projects/nowhere", None, 403),
+            ("monitor", "GET /v3/projects/{own}", None, 200),
+            ("monitor", "GET /v3/roles", None, 403),
+            ("monitor", "POST /v3/projects", {"project": {"name": "x"}}, 403),
+            ("monitor", "POST /v3/users", {"user": {"name": "x"}}, 403),
+            ("monitor", "PUT /v3/projects/{own}/users/{monitor}/roles/{member}", None, 403),
+            ("monitor", "PATCH /v3/projects/{own}", {"project": {"enabled": False}}, 403),
+            ("monitor", "DELETE /v3/projects/{own}", None, 403),
+            ("monitor", "GET /v3/auth/catalog", None, 200),
+            ("admin", "GET /v3/projects?name=billing&domain_id=default", None, 200),
+            ("admin", "GET /v3/projects/nowhere", None, 404),
+            ("admin", "POST /v3/projects", {"project": {"name": "billing"}}, 409),
+            ("admin", "POST /v3/projects", {"project": {"name": "x", "domain_id": "nowhere"}}, 400),
+            ("admin", "POST /v3/projects", {"project": {}}, 400),
+            ("admin", "POST /v3/users", {"user": {"name": "monitor"}}, 409),
+            ("admin", "GET /v3/projects/{own}/users/{monitor}/roles/{reader}", None, 204),
+            ("admin", "GET /v3/projects/{own}/users/{monitor}/roles/{member}", None, 404),
+            ("admin", "DELETE /v3/projects/{own}/users/{monitor}/roles/{member}", None, 404),
+            ("admin", "PUT /v3/projects/{own}/users/{monitor}/roles/nothing", None, 404),
+            ("admin", "PUT /v3/projects/{own}/users/nobody/roles/{member}", None, 404),
+            ("admin", "PUT /v3/projects/nowhere/users/{monitor}/roles/{member}", None, 404),
+            (
+                "admin",
+                "POST /v3/users/{monitor}/application_credentials",
+                {"application_credential": {"name": "x"}},
+                403,
+            ),
+            (
+                "monitor",
+                "POST /v3/users/{monitor}/application_credentials",
+                {"application_credential": {"name": "monitor-billing"}},
+                409,
+            ),
+            (
+                "monitor",
+                "POST /v3/users/{monitor}/application_credentials",
+                {"application_credential": {"name": "x", "roles": [{"name": "admin"}]}},
+                400,
+            ),
+            ("admin", "PUT /v3/auth/tokens", None, 405),
+            ("admin", "GET /v3/nothing", None, 404),
+            ("monitor", "GET /heat/v9", None, 300),
+            ("monitor", "GET /heat/v1/{own}", None, 404),
+            ("monitor", "PATCH /heat/v1/{own}/software_deployments", None, 405),
+            ("monitor", "OPTIONS /heat/v1/{own}/software_deployments", None, 204),
+            ("monitor", "GET /heat/v1/{own}/software_deployments/nothing", None, 404),
+            ("monitor", "PUT /heat/v1/{own}/software_deployments/nothing", {}, 404),
+            ("monitor", "DELETE /heat/v1/{own}/software_deployments/{theirs}", None, 404),
+            ("monitor", "PUT /heat/v1/{own}/software_deployments/{ours}", [], 400),
+            ("monitor", "PUT /heat/v1/{own}/software_deployments/{ours}", {"config_id": "nothing"}, 400),
+            ("monitor", "POST /heat/v1/{own}/software_deployments", {"config_id": "nothing"}, 500),
+            ("monitor", "POST /heat/v1/{own}/software_deployments", {"server_id": "s", "config_id": "nothing"}, 400),
+            ("monitor", "GET /heat/v1/{own}/software_configs?limit=x", None, 400),
+            ("monitor", "GET /heat/v1/{own}/software_configs?limit=-1", None, 400),
+            ("monitor", "GET /heat/v1/{own}/software_configs?limit=0", None, 200),
+            ("monitor", "GET /heat/v1/{own}/software_configs?marker=nothing", None, 200),
+            ("monitor", "GET /heat/v1/{own}/software_configs?global_tenant=true", None, 403),
+            ("monitor", "GET /heat/v1/{own}/software_configs/nothing", None, 404),
+            ("monitor", "GET /heat/v1/{own}/software_configs/{config}", None, 200),
+            ("monitor", "DELETE /heat/v1/{own}/software_configs/{config}", None, 500),
+        ],
+    )
+    async def test_other_requests(self, client: Client, user: str, call: str, body: Any, status: int) -> None:
+        """Rights come first, then what there is, then what the body says; nothing is changed by a refusal."""
+        method, path = call.split()
+        world = client.simulator.world
+        own, other = world.project("web-frontend"), world.project("billing")
+        ours, theirs = world.visible(own.id)[0], world.visible(other.id)[0]
+        names = {"own": own.id, "other": other.id, "monitor": world.user("monitor").id, **world.roles}
+        names |= {"ours": ours.id, "theirs": theirs.id, "config": ours.config_id}
+        headers, _ = await client.login(user, "web-frontend")
+        before = [d.body() for d in world.deployments.values()]
+        url = client.simulator.url + path.format(**names)
+        async with client.http.request(method, url, headers=headers, json=body, allow_redirects=False) as answer:
+            assert answer.status == status
+            if answer.content_type == "application/json" and status >= 400 and status != 405:
+                about = await answer.json()
+                assert about["error" if path.startswith("/v3") else "explanation"]
+        assert [d.body() for d in world.deployments.values()] == before
+        assert world.roles_of(names["monitor"], own.id) == ["reader"]
+
+    async def test_another_users_token(self, client: Client) -> None:
+        """Only an admin may look at it or end it; one that nobody knows is a 404."""
+        world = client.simulator.world
+        monitor, _ = await client.login("monitor", "billing")
+        admin, _ = await client.login("admin", "admin")
+        url = f"{client.simulator.auth_url}/auth/tokens"
+        for headers, subject, status in (
+            (monitor, monitor, 200),
+            (monitor, admin, 403),
+            (admin, monitor, 200),
+            (admin, {"X-Auth-Token": "x"}, 404),
+            (admin, {"X-Auth-Token": ""}, 404),
+        ):
+            shown = {**headers, "X-Subject-Token": subject["X-Auth-Token"]}
+            async with client.http.get(f"{url}?nocatalog", headers=shown) as answer:
+                assert answer.status == status
+                if status == 200:
+                    token = (await answer.json())["token"]
+                    assert "catalog" not in token
+                    assert token["user"]["id"] == world.tokens[subject["X-Auth-Token"]].user_id
+
+    async def test_configs_are_made_and_deleted(self, client: Client) -> None:
+        """With what Heat fills in; one that no deployment uses can go."""
+        headers, heat = await client.login("monitor", "billing")
+        body = {"name": "x", "inputs": [{"name": "a"}], "outputs": [{"name": "b", "error_output": True}]}
+        async with client.http.post(f"{heat}/software_configs", headers=headers, json=body) as answer:
+            made = (await answer.json())["software_config"]
+        assert made["inputs"] == [{"name": "a", "type": "String"}]
+        assert made["outputs"] == [{"name": "b", "type": "String", "error_output": True}]
+        assert (made["group"], made["config"], made["options"]) == (None, None, {})
+        url = f"{heat}/software_configs/{made['id']}"
+        assert [(await client.http.delete(url, headers=headers)).status for _ in range(2)] == [204, 404]
 
 
 class TestClients:

@@ -213,6 +213,8 @@ class Simulator:
                 return web.Response()
             asked.status = response.status
             return response
+        except ConnectionResetError:  # the client went away while the answer was sent: nobody is left to tell
+            return web.Response()
         finally:
             asked.ended = clock()
 

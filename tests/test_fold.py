@@ -1,0 +1,298 @@
+"""Counting records: this listing in, this snapshot out."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.fold import Fold, server_filter
+from exporter.listing import Batch
+from exporter.records import Deployment, Rejection, salvage
+from exporter.snapshot import Distribution, ServerRow, Snapshot
+from tests import oracle
+from tests.oracle import Rules
+
+ASKED_AT = 1_700_000_000.0
+NOW = datetime.fromtimestamp(ASKED_AT, UTC)
+
+
+def ago(seconds: float) -> str:
+    """A time so long before the listing was asked for."""
+    return (NOW - timedelta(seconds=seconds)).isoformat()
+
+
+def fold_of(*batches: list[Any], rules: Rules | None = None, asked_at: float = ASKED_AT) -> Fold:
+    """A fold to which these items were added, batch by batch."""
+    fold = Fold((rules or Rules()).options(), asked_at=asked_at)
+    for items in batches:
+        found = [salvage(item) for item in items]
+        records = [record for record in found if isinstance(record, Deployment)]
+        rejected: list[Rejection] = [reason for reason in found if not isinstance(reason, Deployment)]
+        fold.add(Batch(records, rejected))
+    return fold
+
+
+def counted(*items: Any, rules: Rules | None = None) -> Snapshot:
+    """The snapshot of these items in one batch."""
+    return fold_of(list(items), rules=rules).finish()
+
+
+def made(number: int, **values: Any) -> list[dict[str, Any]]:
+    """So many deployments with ids of their own."""
+    return [{"id": f"{values}-{each}", **values} for each in range(number)]
+
+
+def test_nothing_counted() -> None:
+    """An empty listing gives a snapshot without any cell."""
+    assert counted() == Snapshot(asked_at=ASKED_AT)
+
+
+def test_one_deployment() -> None:
+    """A failed deployment shows in every table with its own values."""
+    snapshot = counted(
+        {
+            "id": "a",
+            "server_id": "web",
+            "status": "FAILED",
+            "action": "UPDATE",
+            "creation_time": ago(7200),
+            "updated_time": ago(30),
+            "output_values": {"deploy_status_code": "2"},
+        }
+    )
+    bounds = Rules().age_bounds
+    assert snapshot == Snapshot(
+        asked_at=ASKED_AT,
+        deployments={("FAILED", "UPDATE"): 1},
+        stuck={"UPDATE": 0},
+        servers=(ServerRow("web", "FAILED", "UPDATE", 1),),
+        codes={("FAILED", "2"): 1},
+        code_distribution={"UPDATE": Distribution((0, 1, 2, 125, 255), (0, 0, 1, 1, 1), 1, 2.0)},
+        ages={"FAILED": Distribution(bounds, (0, 0, 1, 1), 1, 7200.0)},
+        state_ages={"FAILED": Distribution(bounds, (1, 1, 1, 1), 1, 30.0)},
+        oldest_changes={("FAILED", "UPDATE"): ASKED_AT - 30},
+        newest_changes={("FAILED", "UPDATE"): ASKED_AT - 30},
+    )
+    assert snapshot.total == 1
+
+
+def test_one_bare_record() -> None:
+    """A record with nothing but an id counts under empty labels and code `none`, and has no age."""
+    assert counted({"id": "a"}) == Snapshot(
+        asked_at=ASKED_AT,
+        deployments={("", ""): 1},
+        stuck={"": 0},
+        servers=(ServerRow("", "", "", 1),),
+        codes={("", "none"): 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "times", "stuck"),
+    [
+        ("IN_PROGRESS", {"creation_time": ago(3600)}, 1),
+        ("IN_PROGRESS", {"creation_time": ago(3599.999999)}, 0),
+        ("IN_PROGRESS", {"creation_time": ago(10**6), "updated_time": ago(3600)}, 1),
+        ("IN_PROGRESS", {"creation_time": ago(10**6), "updated_time": ago(60)}, 0),
+        ("IN_PROGRESS", {"creation_time": "garbage", "updated_time": ago(3600)}, 1),
+        ("IN_PROGRESS", {"creation_time": ago(3600), "updated_time": "garbage"}, 1),
+        ("IN_PROGRESS", {"creation_time": ago(-10**6)}, 0),
+        ("IN_PROGRESS", {}, 0),
+        ("COMPLETE", {"creation_time": ago(10**6)}, 0),
+        ("FAILED", {"creation_time": ago(10**6)}, 0),
+        ("in_progress", {"creation_time": ago(10**6)}, 0),
+    ],
+)
+def test_what_is_stuck(status: str, times: dict[str, str], stuck: int) -> None:
+    """Stuck is what is IN_PROGRESS and has not changed for the threshold, by its update, else by its creation."""
+    assert counted({"id": "a", "status": status, "action": "CREATE", **times}).stuck == {"CREATE": stuck}
+
+
+@pytest.mark.parametrize(("age", "cumulative"), [(60, (1, 1)), (60.000001, (0, 1)), (3600, (0, 1)), (3601, (0, 0))])
+def test_a_bound_belongs_to_its_bucket(age: float, cumulative: tuple[int, ...]) -> None:
+    """A bucket holds the ages up to its bound, the bound included."""
+    snapshot = counted({"id": "a", "creation_time": ago(age)}, rules=Rules(age_bounds=(60.0, 3600.0)))
+    assert snapshot.ages == {"": Distribution((60.0, 3600.0), cumulative, 1, age)}
+
+
+def test_a_clock_that_is_ahead() -> None:
+    """A negative age counts as zero in the histogram, and the time of the change is shown as it is."""
+    snapshot = counted({"id": "a", "creation_time": ago(-500)}, {"id": "b", "creation_time": ago(10)})
+    assert snapshot.ages[""] == Distribution(Rules().age_bounds, (2, 2, 2, 2), 2, 10.0)
+    assert snapshot.newest_changes == {("", ""): ASKED_AT + 500}
+    assert snapshot.oldest_changes == {("", ""): ASKED_AT - 10}
+
+
+def test_very_old_deployments() -> None:
+    """Thousands of deployments from the year 1 have a sum of ages like any others."""
+    ages = counted(*made(5000, creation_time="0001-01-01T00:00:00Z")).ages[""]
+    assert ages.size == 5000
+    assert ages.total == 5000 * (NOW - datetime(1, 1, 1, tzinfo=UTC)).total_seconds()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_same_id_counts_once(split: bool) -> None:
+    """The first record of an id counts, within a batch and across batches; the others are duplicates."""
+    items: list[Any] = [{"id": "a", "status": "FAILED"}, {"id": "b"}, {"id": "a", "status": "COMPLETE"}, {"id": "a"}]
+    fold = fold_of(*([item] for item in items)) if split else fold_of(items)
+    snapshot = fold.finish()
+    assert snapshot.deployments == {("FAILED", ""): 1, ("", ""): 1}
+    assert snapshot.duplicates == 2
+    assert fold.usable == 4
+
+
+def test_rejected_records() -> None:
+    """Records without an id are counted by reason, and nowhere else."""
+    fold = fold_of([{}, 5], [{"id": None}, {"id": "a"}])
+    assert fold.rejected == {"id": 2, "not_object": 1}
+    assert fold.usable == 1
+    assert fold.finish().rejected == {"id": 2, "not_object": 1}
+    assert fold.finish().total == 1
+
+
+def test_the_size_is_passed_on() -> None:
+    """A snapshot says how large its listing was."""
+    assert fold_of([]).finish(response_bytes=17).response_bytes == 17
+
+
+@pytest.mark.parametrize(
+    ("limit", "shown", "withheld"),
+    [
+        (0, [], 0),
+        (1, ["failing"], 5),
+        (2, ["failing", "stuck"], 4),
+        (3, ["failing", "stuck", "also stuck"], 3),
+        (4, ["failing", "stuck", "also stuck", ""], 2),
+        (5, ["failing", "stuck", "also stuck", "", "fine"], 0),
+    ],
+)
+def test_troubled_servers_come_first(limit: int, shown: list[str], withheld: int) -> None:
+    """Past the limit the servers with the most failed and stuck deployments stay; what is left out is counted."""
+    items = [
+        *made(3, server_id="failing", status="FAILED"),
+        *made(2, server_id="stuck", status="IN_PROGRESS", creation_time=ago(10**6)),
+        *made(1, server_id="also stuck", status="IN_PROGRESS", creation_time=ago(10**6)),
+        *made(9, server_id="fine", status="COMPLETE"),
+        *made(9, server_id="fine", status="IN_PROGRESS", creation_time=ago(1)),
+        *made(1, status="COMPLETE"),
+    ]
+    snapshot = counted(*items, rules=Rules(servers=limit))
+    assert list(dict.fromkeys(row.server_id for row in snapshot.servers)) == shown
+    assert snapshot.servers_withheld == withheld
+    assert snapshot.total == len(items)
+
+
+@pytest.mark.parametrize("kind", ["status", "action"])
+def test_undocumented_values_are_bounded(kind: str) -> None:
+    """Twenty undocumented values keep their names, in lexical order; the others are together as `other`."""
+    others = [f"X{number:02}" for number in range(25)]
+    items = [{"id": value, kind: value} for value in [*reversed(others), "COMPLETE", "CREATE"]]
+    if kind == "status":
+        items.append({"id": "stuck", "status": "IN_PROGRESS", "action": "X", "creation_time": ago(10**6)})
+    found = [key[0] if kind == "status" else key[1] for key in counted(*items).deployments]
+    documented = {"COMPLETE", "IN_PROGRESS"} if kind == "status" else {"CREATE"}
+    kept = sorted([*others, *({"COMPLETE", "CREATE"} - documented)])[:20]
+    assert sorted(found) == sorted({*kept, *documented, "other"})
+
+
+def test_a_value_named_other() -> None:
+    """A status that really is `other` shares the label with those that did not fit."""
+    items = [{"id": value, "status": value} for value in ["other", *(f"X{number:02}" for number in range(25))]]
+    assert counted(*items).deployments["other", ""] == 6
+
+
+def test_rare_codes_are_bounded() -> None:
+    """The 64 most frequent codes keep their series, ties to the smaller; `none` and `invalid` always do."""
+    items = []
+    for code in range(70):
+        items += made(2 if code >= 60 else 1, status="COMPLETE", output_values={"deploy_status_code": code})
+    items += made(1, status="COMPLETE")
+    items += made(1, status="COMPLETE", output_values={"deploy_status_code": "x"})
+    codes = counted(*items).codes
+    assert {code for _, code in codes} == {*map(str, range(54)), *map(str, range(60, 70)), "none", "invalid", "other"}
+    assert codes["COMPLETE", "other"] == 6
+    assert sum(codes.values()) == len(items)
+
+
+@pytest.mark.parametrize(
+    ("codes", "total"), [([10**400], float("inf")), ([-(10**400)], float("-inf")), ([10**400, -(10**400), 3], 3.0)]
+)
+def test_enormous_codes(codes: list[int], total: float) -> None:
+    """A code that no double holds makes the sum infinite and nothing else."""
+    items = [{"id": str(each), "status": "FAILED", "output_values": {"deploy_status_code": code}} for each, code in
+             enumerate(codes)]  # fmt: skip
+    assert counted(*items).code_distribution[""].total == total
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "admitted"),
+    [
+        ([], [], {None, "", "web-1", "web-2", "db-1", "web-1\n"}),
+        (["web-.*"], [], {"web-1", "web-2"}),
+        (["web"], [], set()),
+        ([], ["web-.*"], {None, "", "db-1", "web-1\n"}),
+        (["web-.*", "db-1"], ["web-2|.*3"], {"web-1", "db-1"}),
+        ([""], [], {None, ""}),
+        ([".*"], [".*"], set()),
+        (["a|web-1"], [], {"web-1"}),
+    ],
+)
+def test_server_filter(include: list[str], exclude: list[str], admitted: set[str | None]) -> None:
+    """Patterns are fully anchored, exclude wins, and a missing server is the empty text."""
+    admits = server_filter(include, exclude) or (lambda server: True)
+    assert {server for server in (None, "", "web-1", "web-2", "db-1", "web-1\n") if admits(server)} == admitted
+
+
+def test_what_the_filter_leaves_out_is_counted_nowhere() -> None:
+    """A deployment of a server that is left out shows in no table, not even among the duplicates."""
+    rules = Rules(include=("web",))
+    items = [{"id": "a", "server_id": "web"}, {"id": "b", "server_id": "db"}, {"id": "b", "server_id": "db"}]
+    fold = fold_of(items, rules=rules)
+    assert fold.usable == 3
+    assert fold.finish() == counted({"id": "a", "server_id": "web"}, rules=rules)
+
+
+def crowd(seed: int) -> Iterator[dict[str, Any]]:
+    """Some hundred deployments with enough distinct values to meet every limit."""
+    chance = random.Random(seed)
+    wide = chance.choice((5, 30, 90))
+    for _ in range(chance.choice((1, 40, 400))):
+        item: dict[str, Any] = {"id": str(chance.randrange(350))}
+        item["status"] = chance.choice(("COMPLETE", "IN_PROGRESS", "FAILED", f"S{chance.randrange(wide)}", None))
+        item["action"] = chance.choice(("CREATE", "UPDATE", "DELETE", f"A{chance.randrange(wide)}", None))
+        item["server_id"] = chance.choice((f"server-{chance.randrange(wide)}", "web", None))
+        item["creation_time"] = ago(chance.choice((chance.randrange(-100, 10**7), 3600, 60, 86400)))
+        if chance.random() < 0.5:
+            item["updated_time"] = ago(chance.uniform(0, 10**5))
+        if chance.random() < 0.9:
+            code = chance.choice((0, 1, str(chance.randrange(-wide, wide)), chance.randrange(wide), None, "x"))
+            item["output_values"] = {"deploy_status_code": code}
+        yield item
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.sampled_from((1, 7, 1000)),
+    rules=st.builds(Rules, servers=st.sampled_from((0, 1, 10, 10000)), stuck_after=st.sampled_from((60.0, 3600.0))),
+)
+def test_a_crowd_counts_as_the_plain_way_says(seed: int, size: int, rules: Rules) -> None:
+    """Past every limit, whatever the batches, the snapshot is the one that the contract's words give, field by field."""
+    items = list(crowd(seed))
+    batches = [items[start : start + size] for start in range(0, len(items), size)]
+    found = fold_of(*batches, rules=rules).finish(response_bytes=7)
+    expected = oracle.count(items, rules, asked_at=ASKED_AT, response_bytes=7)
+    assert oracle.fields_of(found) == oracle.fields_of(expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), other=st.randoms(use_true_random=False))
+def test_order_changes_no_count(seed: int, other: random.Random) -> None:
+    """Heat's lists are not sorted: in another order the same deployments give the same snapshot."""
+    items = list({item["id"]: item for item in crowd(seed)}.values())
+    shuffled = other.sample(items, len(items))
+    assert oracle.fields_of(fold_of(shuffled).finish()) == oracle.fields_of(fold_of(items).finish())

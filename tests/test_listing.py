@@ -1,0 +1,481 @@
+"""Decoding a listing: the same records however its bytes are cut, and nothing from what is not a listing."""
+
+import json
+import random
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.errors import DecodeError
+from exporter.fold import Fold
+from exporter.listing import BATCH_BYTES, Batch, ListingDecoder
+from exporter.snapshot import Snapshot
+from tests import oracle
+
+Cut = Callable[[bytes], list[bytes]]
+
+BATCH_SIZES = (1, 2, 16, 64, 200, 4096, BATCH_BYTES)
+RULES = st.builds(
+    oracle.Rules,
+    servers=st.sampled_from((0, 1, 2, 10000)),
+    stuck_after=st.sampled_from((60.0, 3600.0, 86400.0 * 365)),
+    include=st.sampled_from(((), (), ("web-.*|",), (r"[\s\S]*",))),
+    exclude=st.sampled_from(((), (), ("web-2",), (".*",))),
+)
+
+
+def whole(body: bytes) -> list[bytes]:
+    """The body in one piece."""
+    return [body]
+
+
+def bytewise(body: bytes) -> list[bytes]:
+    """The body byte by byte."""
+    return [body[at : at + 1] for at in range(len(body))]
+
+
+def decoded(pieces: Iterable[bytes], *, batch_bytes: int = BATCH_BYTES) -> Iterator[Batch]:
+    """The batches of a body that arrives in these pieces."""
+    decoder = ListingDecoder(batch_bytes=batch_bytes)
+    for piece in pieces:
+        yield from decoder.feed(piece)
+    yield from decoder.close()
+
+
+def outcome(pieces: Iterable[bytes], **options: Any) -> tuple[list[str], Counter[str]]:
+    """The ids of all records in order, and how many were rejected for what."""
+    ids: list[str] = []
+    rejected: Counter[str] = Counter()
+    for batch in decoded(pieces, **options):
+        ids += [record.id for record in batch.records]
+        rejected.update(batch.rejected)
+    return ids, rejected
+
+
+def snapshot(pieces: Iterable[bytes], rules: oracle.Rules, **options: Any) -> Snapshot:
+    """What the exporter makes of a body."""
+    fold = Fold(rules.options(), asked_at=oracle.ASKED_AT)
+    for batch in decoded(pieces, **options):
+        fold.add(batch)
+    return fold.finish()
+
+
+def listing(*items: Any) -> bytes:
+    """A body with these items, as Heat writes it."""
+    return json.dumps({"software_deployments": items}).encode()
+
+
+# --- any listing, any cut ---
+
+
+@settings(max_examples=150, deadline=None)
+@given(body=oracle.bodies(), cut=oracle.cuts(), rules=RULES)
+def test_any_listing_counts_as_json_loads_and_a_model_would(body: bytes, cut: Cut, rules: oracle.Rules) -> None:
+    """However a listing is written, cut and batched, its snapshot is the one that the plain way gives, field by field."""
+    items = json.loads(body)["software_deployments"]
+    expected = oracle.fields_of(oracle.count(items, rules))
+    for batch_bytes in BATCH_SIZES:
+        for pieces in (whole(body), bytewise(body), cut(body)):
+            assert oracle.fields_of(snapshot(pieces, rules, batch_bytes=batch_bytes)) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(body=oracle.bodies(), cut=oracle.cuts(), batch_bytes=st.sampled_from(BATCH_SIZES))
+def test_records_come_in_the_listings_order(body: bytes, cut: Cut, batch_bytes: int) -> None:
+    """Records keep their order, none is lost, none comes twice, whatever the batches."""
+    items = json.loads(body)["software_deployments"]
+    identities = [oracle.read_text(item.get("id")) for item in items if isinstance(item, dict)]
+    ids, rejected = outcome(cut(body), batch_bytes=batch_bytes)
+    assert ids == [identity for identity in identities if identity]
+    assert rejected.total() == len(items) - len(ids)
+
+
+@pytest.mark.parametrize("cut", [whole, bytewise])
+@pytest.mark.parametrize("batch_bytes", [1, 64, BATCH_BYTES])
+def test_the_documented_example(cut: Cut, batch_bytes: int) -> None:
+    """The API documentation's own example gives its one record, with what the exporter needs of it."""
+    body = listing(
+        {
+            "status": "COMPLETE",
+            "server_id": "ec14c864-096e-4e27-bb8a-2c2b4dc6f3f5",
+            "config_id": "8da95794-2ad9-4979-8ae5-739ce314c5cd",
+            "output_values": {
+                "deploy_stdout": "Writing to /tmp/barmy\nWritten to /tmp/barmy\n",
+                "deploy_stderr": "+ echo Writing to /tmp/barmy\n",
+                "deploy_status_code": 0,
+            },
+            "input_values": None,
+            "action": "CREATE",
+            "status_reason": "Outputs received",
+            "id": "ef422fa5-719a-419e-a10c-72e3a367b0b8",
+            "creation_time": "2015-01-31T15:12:36Z",
+            "updated_time": "2015-01-31T15:18:21Z",
+        }
+    )
+    (batch,) = decoded(cut(body), batch_bytes=batch_bytes)
+    (record,) = batch.records
+    assert batch.rejected == []
+    assert (record.id, record.status, record.action) == ("ef422fa5-719a-419e-a10c-72e3a367b0b8", "COMPLETE", "CREATE")
+    assert record.server_id == "ec14c864-096e-4e27-bb8a-2c2b4dc6f3f5"
+    assert record.config_id == "8da95794-2ad9-4979-8ae5-739ce314c5cd"
+    assert record.output_values is not None
+    assert record.output_values.deploy_status_code == 0
+    assert str(record.creation_time) == "2015-01-31 15:12:36+00:00"
+    assert str(record.updated_time) == "2015-01-31 15:18:21+00:00"
+
+
+@pytest.mark.parametrize("cut", [whole, bytewise])
+@pytest.mark.parametrize(
+    "body",
+    [b'{"software_deployments":[]}', b' {\n"software_deployments" :\t[ ]\r\n} ' + b"\n" * 100],
+    ids=["compact", "blanks"],
+)
+def test_an_empty_listing_has_no_batch(cut: Cut, body: bytes) -> None:
+    """An empty listing is a listing."""
+    assert list(decoded(cut(body))) == list(decoded(cut(body), batch_bytes=16)) == []
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_record_larger_than_a_batch(place: int) -> None:
+    """One record of several batches' size is read like any other, be it the first, in the middle, or the last."""
+    items = [{"id": "a"}, {"id": "b"}, {"id": "c"}]
+    items[place]["status_reason"] = "x" * 3 * BATCH_BYTES
+    assert outcome(whole(listing(*items))) == (["a", "b", "c"], Counter())
+
+
+@pytest.mark.parametrize("batch_bytes", range(1, 24))
+def test_numbers_are_not_cut_in_two(batch_bytes: int) -> None:
+    """A number of which only the beginning has arrived is not taken for a whole one."""
+    body = b'{"software_deployments":[1.5e+3,-0.25,2E-7,17,{"id":"a"},1e5]}'
+    assert outcome(bytewise(body), batch_bytes=batch_bytes) == (["a"], Counter(not_object=5))
+
+
+def test_the_envelopes_key_may_be_escaped() -> None:
+    """What counts is which key it is, not how it is written."""
+    assert outcome(whole(rb'{"software\u005fdeployments": [{"id": "a"}]}')) == (["a"], Counter())
+
+
+def test_one_bad_record_costs_no_other() -> None:
+    """What is no object or has no id is rejected by its reason, and every other record is kept."""
+    body = listing({"id": "a"}, None, {"id": None}, {"id": ""}, {}, [], 7, "}, {", {"id": 7}, {"id": "b", "status": 7})
+    assert outcome(whole(body)) == (["a", "b"], Counter(not_object=4, id=4))
+
+
+# --- what is no listing ---
+
+SMALL = rb' { "software_deployments" : [ { "id" : "a\u00e9\"\\" , "x": [ 1.5e3 , true , null ] } , { "id":"b" } ] } '
+MALFORMED = {
+    "empty": b"",
+    "blank": b" \n",
+    "null": b"null",
+    "number": b"1",
+    "string": b'"software_deployments"',
+    "list": b"[]",
+    "list of records": b'[{"id": "a"}]',
+    "empty object": b"{}",
+    "html": b"<!DOCTYPE html><html><body>Bad Gateway</body></html>",
+    "text": b"upstream connect error",
+    "another envelope": b'{"stacks": [{"id": "a"}]}',
+    "an error": b'{"error": {"code": 500}, "code": 500, "title": "Internal Server Error"}',
+    "null list": b'{"software_deployments": null}',
+    "object for a list": b'{"software_deployments": {"id": "a"}}',
+    "string for a list": b'{"software_deployments": "[]"}',
+    "byte order mark": b'\xef\xbb\xbf{"software_deployments": [{"id": "a"}]}',
+    "UTF-16": '{"software_deployments": [{"id": "a"}]}'.encode("utf-16"),
+    "UTF-16 without a mark": '{"software_deployments": [{"id": "a"}]}'.encode("utf-16-le"),
+    "single quotes": b"{'software_deployments': []}",
+    "no colon": b'{"software_deployments" []}',
+    "not closed": b'{"software_deployments": [{"id": "a"}]',
+    "list not closed": b'{"software_deployments": [{"id": "a"}}',
+    "closed twice": b'{"software_deployments": [{"id": "a"}]}}',
+    "list closed twice": b'{"software_deployments": [{"id": "a"}]]}',
+    "closed the wrong way": b'{"software_deployments": [{"id": "a"]}}',
+    "trailing text": b'{"software_deployments": [{"id": "a"}]} x',
+    "trailing NUL": b'{"software_deployments": [{"id": "a"}]}\x00',
+    "trailing form feed": b'{"software_deployments": [{"id": "a"}]}\x0c',
+    "doubled": b'{"software_deployments": [{"id": "a"}]}{"software_deployments": [{"id": "b"}]}',
+    "doubled, one a line": b'{"software_deployments": [{"id": "a"}]}\n{"software_deployments": [{"id": "b"}]}\n',
+    "second key": b'{"software_deployments": [{"id": "a"}], "next": null}',
+    "second list": b'{"software_deployments": [{"id": "a"}], "more": [{"id": "b"}]}',
+    "first another key": b'{"next": null, "software_deployments": [{"id": "a"}]}',
+    "key twice": b'{"software_deployments": [{"id": "a"}], "software_deployments": [{"id": "b"}]}',
+    "trailing comma": b'{"software_deployments": [{"id": "a"},]}',
+    "leading comma": b'{"software_deployments": [,{"id": "a"}]}',
+    "comma alone": b'{"software_deployments": [,]}',
+    "two commas": b'{"software_deployments": [{"id": "a"},,{"id": "b"}]}',
+    "comma after the list": b'{"software_deployments": [{"id": "a"}],}',
+    "no comma": b'{"software_deployments": [{"id": "a"} {"id": "b"}]}',
+    "semicolon": b'{"software_deployments": [{"id": "a"};{"id": "b"}]}',
+    "comment": b'{"software_deployments": [/* none */]}',
+}
+"""Bodies that are no envelope."""
+MALFORMED_VALUES = {
+    "NaN": b"NaN",
+    "Infinity": b"Infinity",
+    "-Infinity": b"-Infinity",
+    "leading zero": b"01",
+    "plus": b"+1",
+    "point at the end": b"1.",
+    "point at the beginning": b".5",
+    "no exponent": b"1e",
+    "minus alone": b"-",
+    "hexadecimal": b"0x1F",
+    "capital": b"True",
+    "half a literal": b"tru",
+    "literal and more": b"nulll",
+    "bare word": b"abc",
+    "nothing": b"",
+    "two values": b"1 2",
+    "single quotes": b"'a'",
+    "control character": b'"a\x01b"',
+    "raw newline": b'"a\nb"',
+    "raw tab": b'"a\tb"',
+    "raw NUL": b'"\x00"',
+    "unknown escape": rb'"\q"',
+    "short escape": rb'"\u12"',
+    "no hexadecimal escape": rb'"\u12G4"',
+    "invalid UTF-8": b'"\xff"',
+    "a lone continuation": b'"\x80"',
+    "overlong UTF-8": b'"\xc0\xaf"',
+    "UTF-8 of a surrogate": b'"\xed\xa0\x80"',
+    "UTF-8 past Unicode": b'"\xf4\x90\x80\x80"',
+    "half a UTF-8 character": b'"\xe2\x82"',
+    "trailing comma in a list": b"[1,]",
+    "trailing comma in an object": b'{"a": 1,}',
+    "no colon": b'{"a" 1}',
+    "a number for a key": b"{1: 2}",
+    "brackets crossed": b"[{]}",
+    "not closed": b"[1",
+}
+"""Values that are not JSON, in whatever place."""
+PLACES = {
+    "a skipped field": b'{"software_deployments": [{"id": "a", "skipped": %b}, {"id": "b"}]}',
+    "a skipped output": b'{"software_deployments": [{"id": "a", "output_values": {"stdout": %b}}, {"id": "b"}]}',
+    "a kept field": b'{"software_deployments": [{"id": "a", "status": %b}, {"id": "b"}]}',
+    "an unfit record": b'{"software_deployments": [{"id": "a", "server_id": 5, "skipped": %b}, {"id": "b"}]}',
+    "the last record": b'{"software_deployments": [{"id": "a"}, {"id": "b", "skipped": %b}]}',
+    "a rejected record": b'{"software_deployments": [{"id": "a"}, {"skipped": %b}]}',
+    "an element": b'{"software_deployments": [{"id": "a"}, [%b, 1], {"id": "b"}]}',
+}
+
+
+def refused(body: bytes) -> None:
+    """Holds that a body is refused whatever its pieces and batches."""
+    for cut in (whole, bytewise):
+        for batch_bytes in (8, 64, BATCH_BYTES):
+            with pytest.raises(DecodeError) as caught:
+                outcome(cut(body), batch_bytes=batch_bytes)
+            assert (caught.value.reason, caught.value.api) == ("decode", "orchestration")
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+def test_no_envelope_no_snapshot(body: bytes) -> None:
+    """Anything but exactly one documented envelope is a DecodeError."""
+    assert not oracle.is_envelope(body)
+    refused(body)
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("value", MALFORMED_VALUES.values(), ids=MALFORMED_VALUES)
+def test_no_json_no_snapshot(place: bytes, value: bytes) -> None:
+    """What is not JSON by the letter is a DecodeError, in fields that are kept and in those that are skipped alike."""
+    body = place % value
+    if place == PLACES["an element"] and value == b"":
+        body = place % b","
+    assert not oracle.is_envelope(body)
+    refused(body)
+
+
+@pytest.mark.parametrize("end", range(len(SMALL.rstrip())))
+def test_a_listing_that_breaks_off(end: int) -> None:
+    """A body without its end, wherever that is, is never taken for a shorter listing."""
+    assert oracle.is_envelope(SMALL)
+    refused(SMALL[:end])
+
+
+def damaged(body: bytes, chance: random.Random) -> bytes:
+    """The body with a few bytes removed, replaced or inserted."""
+    result = bytearray(body)
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        at = chance.randrange(len(result) + 1)
+        new = chance.choice((b"", b",", b"]", b"}", b"{", b"[", b'"', b"\\", b" ", b"0", chance.randbytes(1)))
+        result[at : at + chance.randrange(3)] = new
+    return bytes(result)
+
+
+@settings(max_examples=60, deadline=None)
+@given(body=st.one_of(st.just(SMALL), oracle.bodies()), cut=oracle.cuts(), seed=st.integers(0, 2**32))
+def test_damaged_listings_are_judged_by_the_letter(body: bytes, cut: Cut, seed: int) -> None:
+    """A listing with a few bytes changed is accepted just where it still is one envelope."""
+    chance = random.Random(seed)
+    for _ in range(50):
+        text = damaged(body, chance)
+        batch_bytes = chance.choice(BATCH_SIZES)
+        try:
+            outcome(cut(text), batch_bytes=batch_bytes)
+            accepted = True
+        except DecodeError:
+            accepted = False
+        assert accepted == oracle.is_envelope(text), (text, batch_bytes)
+
+
+@pytest.mark.parametrize("body", [b'{"' + b"x" * 10**6, b"[" * 10**6, b"{" + b" " * 10**6], ids=["key", "list", "blanks"])
+def test_what_is_no_listing_is_not_collected(body: bytes) -> None:
+    """That a body is no listing is said within its first pieces, not when all of it has been stored."""
+    decoder = ListingDecoder()
+    with pytest.raises(DecodeError):
+        for start in range(0, 65536, 1024):
+            list(decoder.feed(body[start : start + 1024]))
+
+
+def test_errors_show_little_and_no_records() -> None:
+    """An error quotes the beginning of what is no listing, on one line, but never a record's text."""
+    with pytest.raises(DecodeError, match="Bad Gateway") as caught:
+        outcome(whole(b"<h1>Bad Gateway</h1>\n" + b"x" * 1000))
+    assert len(str(caught.value)) < 200
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DecodeError) as caught:
+        outcome(whole(b'{"software_deployments": [{"id": "a", "output_values": {"deploy_stdout": "s3cret" "x"}}]}'))
+    assert "s3cret" not in str(caught.value)
+
+
+# --- depth ---
+
+LEVELS = 100_000
+DEEP = {
+    "lists": b"[" * LEVELS + b"]" * LEVELS,
+    "objects": b'{"a":' * LEVELS + b"1" + b"}" * LEVELS,
+    "braces inside strings": rb'{"}]\"{[\\":["}}]]",' * LEVELS + b"1" + b"]}" * LEVELS,
+    "look-alikes inside strings": b'{"},{":["},{",' * LEVELS + b"1" + b"]}" * LEVELS,
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "nested"),
+    [
+        *((b'{"id": "deep", "x": %b}', nested) for nested in DEEP.values()),
+        (b'{"id": "deep", "status": %b}', DEEP["lists"]),
+        (b'{"x": %b}', DEEP["objects"]),
+        (b"%b", DEEP["lists"]),
+    ],
+    ids=[*DEEP, "a kept field", "no id", "no object"],
+)
+def test_a_record_too_deep_is_rejected_alone(template: bytes, nested: bytes) -> None:
+    """A record of 100,000 levels is rejected as too deep; those before and after it are kept."""
+    items = (b'{"id": "a"}', b'{"id": "b"}', template % nested, b'{"id": "c"}', b"7", b'{"id": "d"}')
+    body = b'{"software_deployments": [%b]}' % b", ".join(items)
+    pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
+    assert outcome(pieces) == (["a", "b", "c", "d"], Counter(too_deep=1, not_object=1))
+
+
+@pytest.mark.parametrize("end", [b"", b"]", b"}", b'"', b"]}", b"\\"])
+def test_too_deep_and_not_closed(end: bytes) -> None:
+    """Depth is no excuse for what is not closed: that is no listing."""
+    body = b'{"software_deployments": [{"id": "a"}, {"x": ' + b"[" * LEVELS + end
+    with pytest.raises(DecodeError):
+        outcome(whole(body))
+    with pytest.raises(DecodeError):
+        outcome(whole(body + b"]}"))
+
+
+@pytest.mark.parametrize("start", [b'{"id":"a","x":', b'{"id":1,"x":', b'{"id":"a","server_id":1,"x":', b'{"x":'])
+def test_around_the_depth_limit_nothing_breaks(start: bytes) -> None:
+    """Whether a depth near the interpreter's limit is too deep or not, its neighbours are kept and nothing fails."""
+    for levels in range(900, 1010):
+        body = b'{"software_deployments":[' + start + b"[" * levels + b"]" * levels + b'},{"id":"b"}]}'
+        ids, rejected = outcome(whole(body))
+        assert ids[-1] == "b"
+        assert len(ids) + rejected.total() == 2
+
+
+# --- memory and work ---
+
+
+def stream(record: bytes, size: int) -> Iterator[bytes]:
+    """A listing of this record over and over, in pieces of 64 KiB, without ever holding all of it."""
+    yield b'{"software_deployments": ['
+    block = record + b", "
+    block *= max(1, 65536 // len(block))
+    for _ in range(size // len(block)):
+        yield block
+    yield record + b"]}"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "size"), [("+ echo\n" * 256, 30_000_000), ("},{" * 600, 10_000_000)], ids=["usual", "look-alikes"]
+)
+def test_memory_is_that_of_a_batch(stdout: str, size: int) -> None:
+    """A listing of 30 MB is counted in a few MB, for no record outlives its batch."""
+    record = json.dumps({"id": "a", "status": "COMPLETE", "output_values": {"deploy_stdout": stdout}}).encode()
+    fold = Fold(oracle.Rules().options(), asked_at=oracle.ASKED_AT)
+    tracemalloc.start()
+    try:
+        for batch in decoded(stream(record, size)):
+            fold.add(batch)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert fold.usable > size // len(record) * 0.9
+    assert peak < 5_000_000
+
+
+class CountingDecoder(ListingDecoder):
+    """Counts the bytes that are handed to either way of decoding: a measure of work that no clock disturbs."""
+
+    def __init__(self, *, batch_bytes: int) -> None:
+        super().__init__(batch_bytes=batch_bytes)
+        self.quick = self.slow = 0
+
+    def _decode(self, elements: bytes) -> Batch | None:
+        self.quick += len(elements)
+        return super()._decode(elements)
+
+    def _walk(self, *, final: bool) -> Batch | None:
+        self.slow += len(self._buffer)
+        return super()._walk(final=final)
+
+
+def worked(body: bytes, *, piece: int = 1000, batch_bytes: int = 4096) -> CountingDecoder:
+    """A decoder that has read this body."""
+    decoder = CountingDecoder(batch_bytes=batch_bytes)
+    for start in range(0, len(body), piece):
+        for _ in decoder.feed(body[start : start + piece]):
+            pass
+    for _ in decoder.close():
+        pass
+    return decoder
+
+
+HOSTILE: dict[str, Callable[[int], list[Any]]] = {
+    "one string of look-alikes": lambda size: [{"id": "a", "x": "}, {" * (size // 4)}],
+    "one list of objects": lambda size: [{"id": "a", "x": [{}] * (size // 4)}],
+    "strings of look-alikes": lambda size: [{"id": "a", "x": "}, {" * 500}] * (size // 2000),
+    "lists of objects": lambda size: [{"id": "a", "x": [{"id": "b"}] * 200}] * (size // 2800),
+    "large and small in turn": lambda size: [{"id": "a", "x": "}, {" * 5000}, {"id": "b"}] * (size // 20000),
+    "no objects": lambda size: [1] * (size // 3),
+    "empty objects": lambda size: [{}] * (size // 4),
+    "quotes and backslashes": lambda size: [{"id": "a", "x": '"\\}, {"' * (size // 10)}],
+}
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+def test_work_is_linear(make: Callable[[int], list[Any]]) -> None:
+    """Twice the bytes are no more than about twice the work, however many places look like a boundary."""
+    bodies = [listing(*make(size)) for size in (50_000, 100_000, 200_000)]
+    once, twice, fourfold = (worked(body).quick + worked(body).slow for body in bodies)
+    assert twice < 3 * once
+    assert fourfold < 3 * twice
+    assert fourfold < 16 * len(bodies[-1])
+
+
+def test_a_look_alike_at_the_start_slows_nothing_for_long() -> None:
+    """A boundary that was first guessed from inside a string is guessed anew: the rest goes the quick way."""
+    plain = [{"id": str(number), "x": "y" * 200} for number in range(2000)]
+    body = listing({"id": "a", "x": "},{"}, *plain)
+    assert worked(body).slow < 0.05 * len(body)
+    assert worked(listing(*plain)).slow < 0.05 * len(body)
