@@ -151,9 +151,12 @@ class CloudAccess:
         """Read the cloud's entry and make the one client session that all its requests use."""
         region: CloudRegion = await run_blocking(self._load, name=f"config-{self.name}")
         self._region = region
-        verify, cert = region.get_requests_verify_args()
+        try:
+            tls = _tls(*region.get_requests_verify_args())
+        except ConfigError as error:
+            raise ConfigError(f"cloud {self.name!r}: {error}") from None
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=_tls(verify, cert), limit=0),
+            connector=aiohttp.TCPConnector(ssl=tls, limit=0),
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
             auto_decompress=False,  # bounded steps of our own instead
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -214,15 +217,22 @@ class CloudAccess:
         kept = self._tokens.get(project_id)
         if kept is not None and kept is not rejected and self._clock() < kept.renew_at:
             return kept
-        renewal = self._renewals.get(project_id)
+        renewal = next((self._renewals[scope] for scope in self._alike(project_id) if scope in self._renewals), None)
         if renewal is None:
             renewal = asyncio.create_task(self._renew(project_id, stopwatch), name=f"token {self.name}/{project_id}")
             self._renewals[project_id] = renewal
             renewal.add_done_callback(lambda done: self._renewed(project_id, done))
         return await asyncio.shield(renewal)
 
+    def _alike(self, project_id: str | None) -> tuple[str | None, ...]:
+        """The scopes that one token serves: the entry's own one is a project like any other."""
+        own = self.own_project
+        return (None, own) if own and project_id in (None, own) else (project_id,)
+
     def forget(self, project_id: str) -> None:
         """Drop what is kept for a project that is no longer watched."""
+        if (renewal := self._renewals.get(project_id)) is not None:
+            renewal.cancel()
         self._tokens.pop(project_id, None)
         self._plugins.pop(project_id, None)
 
@@ -251,7 +261,7 @@ class CloudAccess:
                 raise AnswerError(f"Keystone answered {answer.status_code}", api="identity", status=answer.status_code)
             return answer.json()
 
-        body = await self._identity_call(fetch, "list projects")
+        body = await self._identity_call(fetch, "list projects", stopwatch)
         try:
             return [
                 Project(
@@ -279,7 +289,14 @@ class CloudAccess:
             return plugin.get_auth_ref(self._session())
 
         self.traffic.authentications += 1
-        access = await self._identity_call(authenticate, "authenticate")
+        try:
+            access = await self._identity_call(authenticate, "authenticate", stopwatch)
+        except AnswerError as error:
+            assert self._region is not None
+            if error.status != 404 or self._region.config.get("auth_type") not in ("token", "v3token"):
+                raise
+            # So Keystone answers to a token that has ended.
+            raise AnswerError(f"{error}; a bare token can't be renewed", api="identity", status=401) from None
         try:
             life = (access.expires - access.issued).total_seconds()
             token = Token(
@@ -293,11 +310,14 @@ class CloudAccess:
             )
         except (TypeError, AttributeError, LookupError, ValueError) as error:
             raise DecodeError(f"the token is not as documented: {error!r}", api="identity") from None
+        if project_id is not None and token.project_id != project_id:
+            raise AnswerError(
+                f"the credentials are bound to the project {token.project_name!r}", api="identity", status=403
+            )
         self._tokens[project_id] = token
-        if project_id is None and token.project_id:
-            # The entry's own scope is a project like any other: one token serves both.
-            self._plugins[token.project_id] = plugin
-            self._tokens[token.project_id] = token
+        for scope in self._alike(project_id):
+            self._plugins.setdefault(scope, plugin)
+            self._tokens[scope] = token
         return token
 
     def _endpoint(self, access: Any) -> str:
@@ -368,11 +388,23 @@ class CloudAccess:
                 app_version=__version__,
             )
             self._identity.session.hooks["response"].append(self._note)
+            self._identity.session.auth = self._admit
         return self._identity
 
     def _note(self, response: Any, *args: Any, **kwargs: Any) -> None:
         # Runs in the thread of the call, which hands the codes over at its end.
         self._codes.seen.append(str(response.status_code))
+
+    def _admit(self, request: Any) -> Any:
+        # Runs there too, before each request: keystoneauth looks up Keystone's versions on its own account. The wait
+        # for a call's first request is over when it begins.
+        if not self._codes.first:
+            loop, stopwatch = self._codes.caller
+            if loop.is_closed():
+                raise RuntimeError("too late for another request")
+            asyncio.run_coroutine_threadsafe(self.admitted(stopwatch), loop).result()
+        self._codes.first = False
+        return request
 
     async def _plugin(self, project_id: str | None) -> Any:
         if (plugin := self._plugins.get(project_id)) is None:
@@ -396,12 +428,13 @@ class CloudAccess:
         known = {option.dest for option in loader.get_options()}
         return loader.load_from_options(**{key: value for key, value in auth.items() if key in known})
 
-    async def _identity_call(self, call: Callable[[], Any], what: str) -> Any:
+    async def _identity_call(self, call: Callable[[], Any], what: str, stopwatch: Stopwatch) -> Any:
         """Run one blocking call of keystoneauth and count its requests; every failure is a RefreshError."""
         codes: list[str] = []
+        loop = asyncio.get_running_loop()
 
         def run() -> Any:
-            self._codes.seen = codes
+            self._codes.seen, self._codes.first, self._codes.caller = codes, True, (loop, stopwatch)
             return call()
 
         try:

@@ -71,6 +71,11 @@ class Claims:
                     found |= _meeting(new, hashes)
         return found
 
+    def gained(self, project: str, contested: Mapping[str, AbstractSet[int]]) -> list[str]:
+        """Who gave up, while this project's refresh was under way, all that it met of theirs."""
+        own = set(self.of(project)) if contested else set()
+        return [claimer for claimer, hashes in contested.items() if hashes and hashes <= own]
+
     def settle(
         self,
         project: str,
@@ -88,7 +93,7 @@ class Claims:
         gaining = []
         for other, hashes in guard.yields.items():
             # Unless it was refreshed meanwhile, and met something else.
-            if self._wanted.get(other, {}).get(project) is hashes:
+            if self._wanted.get(other, {}).get(project) == hashes:
                 self._claims[other] = array("q", sorted({*self.of(other), *hashes}))
                 gaining.append(other)
         given = {each for other in gaining for each in guard.yields[other]}

@@ -60,6 +60,8 @@ class _Found(NamedTuple):
     """What the configuration names and the cloud does not have."""
     visible: frozenset[str]
     """The ids of all enabled projects that the user has a role in."""
+    ambiguous: AnswerError | None = None
+    """What the configuration names and the cloud has several of."""
 
 
 class CloudWatch:
@@ -80,6 +82,8 @@ class CloudWatch:
         self._claims = Claims()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failures = 0
+        self._taken: Cloud | None = None
+        """By which configuration the projects were last found."""
         self._told_bound = False
         self._look_again = asyncio.Event()
         self._shared = self._surroundings()
@@ -156,13 +160,15 @@ class CloudWatch:
         """One attempt to find the projects: those that appeared are added, those that are gone forgotten."""
         error: RefreshError | None = None
         try:
-            async with Stopwatch(self.config.refresh.timeout) as stopwatch:
+            async with self.access.in_use(), Stopwatch(self.config.refresh.timeout) as stopwatch:
                 found = await self._find(stopwatch)
             self._take_over(found)
+            self._taken = self.config
             self.found = True
             if found.missing:
                 names = ", ".join(map(repr, found.missing))
                 error = AnswerError(f"no such project, or no role in it: {names}", api="identity", status=404)
+            error = error or found.ambiguous
         except RefreshError as failure:
             error = failure
         except TimeoutError:
@@ -202,25 +208,32 @@ class CloudWatch:
             if not token.project_id:
                 raise AnswerError("the cloud entry is not scoped to a project", api="identity", status=404)
             own = Project(token.project_id, token.project_name, "", enabled=True)
-            return _Found([own], [], frozenset({own.id}))
+            # Others were watched only because they were configured.
+            before = self.projects if self._taken is not self.config else ()
+            return _Found([own], [], frozenset({own.id, *before}))
         listed = await self.access.projects(stopwatch)
         visible = frozenset(project.id for project in listed if project.enabled)
         if wanted == "discover":
             return _Found(listed, [], visible)
         found: dict[str, Project] = {}
         missing: list[str] = []
+        ambiguous: AnswerError | None = None
         for each in wanted:
-            match = await self._resolve(each, listed, stopwatch)
-            if match is None:
-                missing.append(each if isinstance(each, str) else f"{each.name} of domain {each.domain}")
-            else:
-                found[match.id] = match
-        return _Found(list(found.values()), missing, visible)
+            name = each if isinstance(each, str) else f"{each.name} of domain {each.domain}"
+            matches = await self._resolve(each, listed, stopwatch)
+            if not matches:
+                missing.append(name)
+            elif len(matches) > 1:
+                advice = "give its id, or its name and domain"
+                ambiguous = AnswerError(f"the name {name!r} stands for several: {advice}", api="identity", status=409)
+                matches = [project for project in matches if project.id in self.projects]  # nothing is removed
+            found |= {project.id: project for project in matches}
+        return _Found(list(found.values()), missing, visible, ambiguous)
 
     async def _resolve(
         self, wanted: str | NamedProject, listed: Iterable[Project], stopwatch: Stopwatch
-    ) -> Project | None:
-        """The project that an entry of the configuration means; None where there is none or more than one."""
+    ) -> list[Project]:
+        """The projects that an entry of the configuration may mean."""
         if isinstance(wanted, str):
             by_id = [project for project in listed if project.id == wanted]
             matches = by_id or [project for project in listed if project.name == wanted]
@@ -236,13 +249,7 @@ class CloudWatch:
                     if project.enabled
                     and (await self.access.token(project.id, stopwatch=stopwatch)).domain_name == wanted.domain
                 ]
-        if len(matches) > 1:
-            raise AnswerError(
-                f"the project name {wanted!r} stands for several; give its id, or its name and domain",
-                api="identity",
-                status=409,
-            )
-        return matches[0] if matches else None
+        return matches
 
     def _take_over(self, found: _Found) -> None:
         shard = self._stage.config.shard
@@ -276,6 +283,8 @@ class CloudWatch:
         del self.projects[project_id]
         if (task := self._tasks.pop(project_id, None)) is not None:
             task.cancel()
+        watch.attempted.set()  # its first attempt has ended too
+        self.known = tuple(each for each in self.known if each is not watch)
         self.access.forget(project_id)
         self._claims.release(project_id)
         self._stage.forget_project(watch)

@@ -340,6 +340,8 @@ def parse(text: str, *, source: str, shard: Mapping[str, Any] | None = None) -> 
         content = content | {"shard": (section if isinstance(section, dict) else {}) | dict(shard)}
     try:
         return Config.model_validate(content)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
     except ValidationError as error:
         raise ConfigError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
 

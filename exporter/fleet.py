@@ -32,6 +32,8 @@ from exporter.state import ExporterState, ProjectKey, ProjectState
 log = structlog.get_logger("fleet")
 
 EXPIRY_CHECK: Final = 1.0
+# Series of process_* and python_*, which the web server adds to a page.
+OWN_SERIES: Final = 20
 
 
 class Fleet:
@@ -43,9 +45,11 @@ class Fleet:
         self._ready = False
         self._running: asyncio.TaskGroup | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._opened = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._series: dict[ProjectKey, tuple[int, int]] = {}
-        """By project: how many series of servers it shows, and how many others."""
+        self._series: dict[tuple[str, ...], tuple[int, int]] = {}
+        """By owner of a part of the page: how many series of servers it shows, and how many others."""
+        self._cutting = False
         self._take(config)
         self.state = ExporterState(
             version=__version__,
@@ -93,6 +97,7 @@ class Fleet:
             for cloud in self.clouds.values():
                 await cloud.access.open()
                 self._show_cloud(cloud)
+            self._opened.set()
             yield self
         finally:
             await asyncio.gather(*(cloud.access.close() for cloud in self.clouds.values()))
@@ -117,6 +122,7 @@ class Fleet:
 
         Clouds and projects that it does not change keep their tokens, data, counters and turns.
         """
+        await self._opened.wait()
         async with self._reloading:
             opened: dict[str, CloudAccess] = {}
             try:
@@ -124,11 +130,12 @@ class Fleet:
                 for cloud in config.clouds:
                     opened[cloud.name] = _access(cloud)
                     await opened[cloud.name].open()
-            except ConfigError as error:
+            except BaseException as error:
                 await asyncio.gather(*(access.close() for access in opened.values()))
-                log.warning("configuration refused, the one before stays in force", error=str(error))
-                self.state = replace(self.state, reload_successful=False)
-                self._show_exporter()
+                if isinstance(error, ConfigError):
+                    log.warning("configuration refused, the one before stays in force", error=str(error))
+                    self.state = replace(self.state, reload_successful=False)
+                    self._show_exporter()
                 raise
             unused = self._apply(config, opened)
             await asyncio.gather(*(access.retire() for access in unused))
@@ -143,6 +150,7 @@ class Fleet:
             if (task := self._tasks.pop(name, None)) is not None:
                 task.cancel()
             page.drop(("cloud", name))
+            self._series.pop(("cloud", name), None)
             unused.append(self.clouds.pop(name).stop())
         for cloud in config.clouds:
             access = opened[cloud.name]
@@ -220,8 +228,8 @@ class Fleet:
                 await watch.attempted.wait()
 
     async def _expire(self) -> None:
-        shortest = min(cloud.refresh.stale_after for cloud in self.config.clouds)
         while True:
+            shortest = min(cloud.refresh.stale_after for cloud in self.config.clouds)
             await asyncio.sleep(min(EXPIRY_CHECK, shortest / 10))
             self.expire()
 
@@ -232,12 +240,11 @@ class Fleet:
 
     def _fit(self, key: ProjectKey, snapshot: Snapshot) -> Snapshot:
         """As much of a snapshot as the page has room for."""
-        limit = self.config.limits.series
-        if not limit:
+        if not self.config.limits.series:
             return snapshot
         sizes = {owner: servers for owner, (servers, _) in self._series.items()}
-        sizes[key] = len(snapshot.servers)
-        budget = limit - sum(others for _, others in self._series.values())
+        sizes["project", *key] = len(snapshot.servers)
+        budget = self._budget()
         return snapshot if sum(sizes.values()) <= budget else snapshot.cut(ceiling(sizes.values(), budget))
 
     def _show_project(self, watch: ProjectWatch) -> None:
@@ -245,37 +252,48 @@ class Fleet:
         state = watch.state
         blocks = dict(watch.blocks)
         blocks.update(self._render("project", (*state.key, state.name), state))
-        self.page.put(("project", *state.key), blocks)
         servers = len(state.shown.servers) if state.shown is not None and self._stage.per_server else 0
+        self._put(("project", *state.key), blocks, servers=servers)
+
+    def _put(self, owner: tuple[str, ...], blocks: Mapping[str, Block], *, servers: int = 0) -> None:
+        self.page.put(owner, blocks)
         lines = sum(part.count(b"\n") for block in blocks.values() for part in block.text)
-        self._series[state.key] = servers, lines - servers
+        self._series[owner] = servers, lines - servers
         self._keep_within_limit()
+
+    def _budget(self) -> int:
+        """How many series of servers the page has room for."""
+        return self.config.limits.series - OWN_SERIES - sum(others for _, others in self._series.values())
 
     def _keep_within_limit(self) -> None:
         """Cut the projects with the most series of servers where the page has more series than it may."""
-        limit = self.config.limits.series
-        if not limit or sum(map(sum, self._series.values())) <= limit:
+        sizes = {owner: servers for owner, (servers, _) in self._series.items() if servers}
+        # Each cut shows its project anew, and so comes by here.
+        if self._cutting or not self.config.limits.series or sum(sizes.values()) <= (budget := self._budget()):
             return
-        sizes = {key: servers for key, (servers, _) in self._series.items()}
-        most = ceiling(sizes.values(), limit - sum(others for _, others in self._series.values()))
-        for watch in list(self.watches()):
-            if sizes.get(watch.key, 0) > most:
-                watch.cut(most)
+        most = ceiling(sizes.values(), budget)
+        self._cutting = True
+        try:
+            for watch in list(self.watches()):
+                if sizes.get(("project", *watch.key), 0) > most:
+                    watch.cut(most)
+        finally:
+            self._cutting = False
 
     def _render_data(self, state: ProjectState, snapshot: Snapshot) -> Mapping[str, Block]:
         return self._render("data", (*state.key, state.name), snapshot)
 
     def _forget_project(self, watch: ProjectWatch) -> None:
         """Show nothing of a project any more."""
-        self._series.pop(watch.key, None)
+        self._series.pop(("project", *watch.key), None)
         self.page.drop(("project", *watch.key))
 
     def _show_cloud(self, cloud: CloudWatch) -> None:
         """Show a cloud's state as it now is."""
-        self.page.put(("cloud", cloud.config.name), self._render("cloud", (cloud.config.name,), cloud.state))
+        self._put(("cloud", cloud.config.name), self._render("cloud", (cloud.config.name,), cloud.state))
 
     def _show_exporter(self) -> None:
-        self.page.put(("exporter",), self._render("exporter", (), self.state))
+        self._put(("exporter",), self._render("exporter", (), self.state))
 
     def _render(self, scope: Scope, base: tuple[str, ...], state: object) -> dict[str, Block]:
         rendered = ((family.name, render(family, base, state)) for family in self._by_scope[scope])

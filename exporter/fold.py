@@ -23,6 +23,8 @@ from exporter.snapshot import ACTIONS, STATUSES, Distribution, ServerRow, Snapsh
 OTHER: Final = "other"
 UNDOCUMENTED_LIMIT: Final = 20
 CODES_LIMIT: Final = 64
+# Records that are counted at a time: groups of fewer cost more each, of more leave the processor's cache.
+STEP_RECORDS: Final = 1000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ZERO: Final = timedelta()
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -142,6 +144,7 @@ class Fold:
         self._duplicates = 0
         self._usable = 0
         self._seen: set[int] = set()
+        self._pending: list[Deployment] = []
 
     @property
     def usable(self) -> int:
@@ -154,10 +157,21 @@ class Fold:
         return self._rejected
 
     def add(self, batch: Batch) -> None:
-        """Count one batch."""
+        """Count one batch, together with the next ones where it is small."""
         self._rejected.update(batch.rejected)
-        records = batch.records
-        self._usable += len(records)
+        self._usable += len(batch.records)
+        self._pending += batch.records
+        if len(self._pending) >= STEP_RECORDS:
+            self._count_pending()
+
+    def close(self) -> None:
+        """There are no more batches: what was met and counted is now complete."""
+        self._count_pending()
+        for fold in self.contested.values():
+            fold.close()
+
+    def _count_pending(self) -> None:
+        records, self._pending = self._pending, []
         if (admits := self._options.admits) is not None:
             records = [record for record in records if admits(record.server_id)]
         groups: defaultdict[tuple[str | None, str | None], list[Deployment]] = defaultdict(list)
@@ -259,6 +273,7 @@ class Fold:
 
     def finish(self, *, response_bytes: int = 0) -> Snapshot:
         """The snapshot of all batches added."""
+        self.close()
         cells = self._labelled_cells()
         ages: dict[str, _Ages] = {}
         state_ages: dict[str, _Ages] = {}

@@ -106,7 +106,7 @@ class ListingDecoder:
             raise DecodeError("the listing breaks off or goes on after its end")
         tail = tail[:-1].rstrip(_BLANKS)
         if not tail.endswith(b"]"):
-            raise DecodeError(f"the listing is not closed as it should be, with ]}}: …{_excerpt(tail[-40:])}")
+            raise DecodeError("the listing is not closed as it should be, with ]}")
         del tail[-1:]
         self._buffer = tail
         if not tail.strip(_BLANKS):
@@ -146,7 +146,7 @@ class ListingDecoder:
             return
         rest = self._buffer.lstrip(_BLANKS)
         if not rest.startswith(b","):
-            raise DecodeError(f"the listing is not JSON: expected a comma at {_excerpt(rest)}")
+            raise DecodeError("the listing is not JSON: expected a comma between two elements")
         del rest[:1]
         if not rest.strip(_BLANKS):
             raise DecodeError("the listing is not JSON: a comma at its end")

@@ -96,6 +96,9 @@ class ProjectWatch:
         """The data as the page shows it."""
         self._shared = shared
         self._failures = 0
+        self._listing_time = 0.0
+        self._repaced = asyncio.Event()
+        """Set when another interval is in force."""
         self._slow = False
         self._fold: Fold | None = None
         """The last one, kept only in a cloud where deployments may change hands."""
@@ -112,21 +115,33 @@ class ProjectWatch:
                 log.exception("internal error", cloud=self.key.cloud, project_id=self.key.project_id)
                 self._failures += 1
                 error = InternalError("see the log")
-            interval = self.state.interval
             if error is not None:
                 delay = pace.retry_delay(
-                    self._failures, interval, retry_after=error.retry_after, random=self._shared.random
+                    self._failures, self.state.interval, retry_after=error.retry_after, random=self._shared.random
                 )
                 await asyncio.sleep(delay)
                 continue
-            if first:
-                # All first refreshes start together; from the second on each has its own place in the interval.
-                started += interval * pace.spread("/".join(self.key))
-                first = False
-            turn, missed = pace.next_turn(started, interval, loop.time())
+            # All first refreshes start together; from the second on each has its own place in the interval.
+            place = pace.spread("/".join(self.key)) if first else 0.0
+            first = False
+            interval = self.state.interval
+            turn, missed = pace.next_turn(started + interval * place, interval, loop.time())
             if missed:
                 self._replace(replace(self.state, skipped=self.state.skipped + missed))
-            await asyncio.sleep(turn - loop.time())
+            while not await self._slept(turn - loop.time()):
+                longer, interval = self.state.interval > interval, self.state.interval
+                other, _ = pace.next_turn(started + interval * place, interval, loop.time())
+                turn = other if longer else min(turn, other)
+
+    async def _slept(self, seconds: float) -> bool:
+        """Whether so many seconds have passed; False as soon as another interval is in force."""
+        self._repaced.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._repaced.wait()
+        except TimeoutError:
+            return True
+        return False
 
     async def refresh(self) -> tuple[float, RefreshError | None]:
         """One attempt: when it started by the loop's clock, and how it failed, if it did."""
@@ -221,8 +236,22 @@ class ProjectWatch:
             self._show(self.state.shown.cut(rows))
 
     def move(self, shared: Surroundings) -> None:
-        """Go by other settings from now on; data, counters and the next turn stay as they are."""
+        """Go by other settings from now on; data and counters stay as they are, and so does the next turn, but for
+        another interval."""
         self._shared = shared
+        if (interval := self._interval_in_force()) != self.state.interval:
+            self._replace(replace(self.state, interval=interval))
+            self._repaced.set()
+
+    def _interval_in_force(self) -> float:
+        shared = self._shared
+        return pace.interval_in_force(
+            shared.refresh.interval,
+            listing_time=self._listing_time,
+            share=shared.refresh.share,
+            requests=shared.project_count(),
+            requests_per_second=shared.limits.requests_per_second,
+        )
 
     def redraw(self) -> None:
         """Render the data anew, for a page with other families."""
@@ -258,6 +287,7 @@ class ProjectWatch:
             async for batch in batches:
                 fold.add(batch)
         listing_time = stopwatch.elapsed() - began
+        fold.close()
         if fold.rejected and not fold.usable:
             reasons = ", ".join(f"{count} {reason}" for reason, count in fold.rejected.items())
             raise ListingError(f"not one record of the listing is usable ({reasons})")
@@ -291,36 +321,37 @@ class ProjectWatch:
             new=new,
         )
 
-    def _settle(self, found: _Found) -> None:
-        """Claim what was counted, and hand over what others should have: from here on no page shows it twice."""
+    def _settle(self, found: _Found) -> list[str]:
+        """Claim what was counted, and hand over what others should have: from here on no page shows it twice.
+
+        What others have handed over while it was being counted apart is claimed too; the result is by whom."""
         claims = self._shared.claims
         project = self.key.project_id
         contested = {claimer: fold.counted() for claimer, fold in found.fold.contested.items()}
-        gaining = claims.settle(
-            project, found.counted, length=found.fold.listed, guard=found.fold.guard, contested=contested
-        )
+        gained = claims.gained(project, contested)
+        counted = found.counted
+        if gained:
+            counted = array("q", sorted(set(counted).union(*(contested.pop(each) for each in gained))))
+        gaining = claims.settle(project, counted, length=found.fold.listed, guard=found.fold.guard, contested=contested)
         self._fold = found.fold if claims.overlapping else None
         for other in gaining:
             self._shared.hand_over(other, project)
+        return gained
 
     def _succeeded(self, found: _Found, duration: float) -> None:
-        shared = self._shared
         before = self.state
-        interval = pace.interval_in_force(
-            shared.refresh.interval,
-            listing_time=found.listing_time,
-            share=shared.refresh.share,
-            requests=shared.project_count(),
-            requests_per_second=shared.limits.requests_per_second,
-        )
+        self._listing_time = found.listing_time
+        interval = self._interval_in_force()
         self._failures = 0
-        self._slow = duration > shared.refresh.slow_after
+        self._slow = duration > self._shared.refresh.slow_after
         if before.up is False:
             log.info("recovered", cloud=self.key.cloud, project_id=self.key.project_id, project=before.name)
         self.blocks = found.blocks
         self.fetched_at = found.asked_steady
-        self._settle(found)
+        gained = self._settle(found)
         self._replace(before.succeeded(found.snapshot, duration=duration, interval=interval))
+        for other in gained:
+            self.gain(other)
 
     def _failed(self, error: RefreshError, duration: float) -> None:
         before = self.state

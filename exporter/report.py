@@ -78,6 +78,13 @@ def summarize(fleet: Fleet) -> bool:
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 200, soft_wrap=not sys.stderr.isatty())
     if list(fleet.watches()):
         console.print(table(fleet))
+    for cloud in fleet.clouds.values():
+        if cloud.state.admin_token:
+            line = (
+                f"cloud {cloud.config.name!r}: its token shows other projects' deployments, as an admin's does; each is"
+                " counted once; use a user with the role reader"
+            )
+            console.print(Text(line), highlight=False)
     found = complaints(fleet)
     for line in found:
         console.print(Text(line), highlight=False)

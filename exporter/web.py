@@ -37,7 +37,8 @@ class Own:
     """The families that are made at scrape time: `process_*` and `python_*`, from prometheus-client."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
+        # With the names of what its collectors bring, for a page of some of them.
+        self._registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)

@@ -272,6 +272,15 @@ def isolate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     monkeypatch.chdir(folder)
+    # Reading the machine's hundreds of authorities takes longer than a whole refresh.
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(Authority(folder, "usual").file))
+    # openstacksdk looks for these where the process was when it was imported.
+    for name, file in (
+        ("CONFIG_FILES", "clouds.yaml"),
+        ("SECURE_FILES", "secure.yaml"),
+        ("VENDOR_FILES", "public.yaml"),
+    ):
+        monkeypatch.setattr(f"openstack.config.loader.{name}", [str(folder / file)])
 
 
 def quiet_world(now: Callable[[], float] = time.time) -> World:
@@ -703,4 +712,8 @@ async def tls_front(
             front.url = f"https://{listen}:{runner.addresses[0][1]}"
             yield front
         finally:
+            # Closing politely would wait for clients that keep their connections.
+            for connection in runner.server.connections if runner.server else ():
+                if connection.transport is not None:
+                    connection.transport.abort()
             await runner.cleanup()

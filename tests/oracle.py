@@ -168,7 +168,9 @@ def _codes(codes: list[int], bounds: Sequence[int]) -> Distribution:
         total = float(sum(codes))
     except OverflowError:
         total = float("inf") if sum(codes) > 0 else float("-inf")
-    return Distribution(tuple(bounds), tuple(sum(code <= bound for code in codes) for bound in bounds), len(codes), total)
+    return Distribution(
+        tuple(bounds), tuple(sum(code <= bound for code in codes) for bound in bounds), len(codes), total
+    )
 
 
 def count(items: list[Any], rules: Rules, *, asked_at: float = ASKED_AT, response_bytes: int = 0) -> Snapshot:
@@ -327,7 +329,23 @@ _ODD_DAYS = ("2023-02-29", "2024-02-29", "0000-01-01", "2023-1-4", "20231114", "
 _CLOCKS = ("22:13:20", "22:13:20", "21:13:20", "21:13:21", "23:59:59", "00:00:00", "15:18:21", "22:12:20")
 _ODD_CLOCKS = ("22:13", "23:59:60", "12:00:61", "24:00:00", "22", "22:60:00", "2:13:20", "22:13:20:1", "221320")
 _FRACTIONS = ("", "", "", ".25", ".250000", ".5", ",75", ".1234565", ".9999995", ".00000049999", ".", ".1.2", ".x")
-_ZONES = ("Z", "Z", "Z", "+00:00", "", "z", "-05:30", "+0530", "+23:59", "-12", " Z", "+24:00", "+10:75", "+1:00", "UTC")
+_ZONES = (
+    "Z",
+    "Z",
+    "Z",
+    "+00:00",
+    "",
+    "z",
+    "-05:30",
+    "+0530",
+    "+23:59",
+    "-12",
+    " Z",
+    "+24:00",
+    "+10:75",
+    "+1:00",
+    "UTC",
+)
 TIMES = st.one_of(
     st.builds(
         "".join,

@@ -22,9 +22,9 @@ from exporter.snapshot import Distribution, ServerRow, Snapshot
 from exporter.state import CloudState, ExporterState, ProjectKey, ProjectState
 
 AWKWARD = (
-    '"', "\\", "\n", "\\n", '\\"', 'ends in a backslash\\', '"},{"', "%", "%s", "%%", "100 %d", "{", "}", "{0}", "a=b", ",",
-    "# EOF", "\n# EOF\n", '"} 1\nheat_up{cloud="forged"} 1', "#", " ", "  padded  ", "", "\t", "\r", "\r\n", "\x00", "\x1b[31m",
-    "\x7f", "\x85", "\u2028", "\ufeff", "é", "😀", "+Inf", "NaN", "x" * 10_000,
+    '"', "\\", "\n", "\\n", '\\"', "ends in a backslash\\", '"},{"', "%", "%s", "%%", "100 %d", "{", "}", "{0}", "a=b",
+    ",", "# EOF", "\n# EOF\n", '"} 1\nheat_up{cloud="forged"} 1', "#", " ", "  padded  ", "", "\t", "\r", "\r\n",
+    "\x00", "\x1b[31m", "\x7f", "\x85", "\u2028", "\ufeff", "é", "😀", "+Inf", "NaN", "x" * 10_000,
 )  # fmt: skip
 LABELS = st.one_of(st.sampled_from(AWKWARD[:-1]), st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 
@@ -55,7 +55,7 @@ Sample = tuple[str, tuple[tuple[str, str], ...], float]
 
 def sample(name: str, labels: dict[str, str], value: float) -> Sample:
     """A sample in a form that can be sorted and compared; NaN equals itself."""
-    return name, tuple(sorted(labels.items())), "NaN" if math.isnan(value) else float(value)  # type: ignore[return-value]
+    return name, tuple(sorted(labels.items())), "NaN" if math.isnan(value) else float(value)
 
 
 def samples_of(family: Family, base: Sequence[str], state: Any) -> Iterator[tuple[str, dict[str, str], float]]:
@@ -162,7 +162,9 @@ def fleets(draw: st.DrawFn) -> list[Shown]:
         if state.snapshot:
             shown.append(Shown("data", base, state.snapshot))
     cloud = draw(LABELS)
-    shown.append(Shown("cloud", (cloud,), CloudState(cloud=cloud, requests=draw(st.dictionaries(CELLS, COUNTS, max_size=2)))))
+    shown.append(
+        Shown("cloud", (cloud,), CloudState(cloud=cloud, requests=draw(st.dictionaries(CELLS, COUNTS, max_size=2))))
+    )
     shown.append(Shown("exporter", (), ExporterState(version=draw(LABELS), python_version="3.11", config_hash=2.0**47)))
     return shown
 
@@ -187,7 +189,7 @@ def test_parsers_read_what_was_counted(format: Format, shown: list[Shown]) -> No
 @settings(max_examples=60, deadline=None)
 @given(shown=fleets())
 def test_what_is_written_is_what_prometheus_client_writes(format: Format, shown: list[Shown]) -> None:
-    """Its generate_latest, given the same samples, says the same: families, help, types, units and samples, in order."""
+    """Its generate_latest, given the same samples, says the same: families, help, types, units and samples."""
     generate = generate_openmetrics if format == "openmetrics" else generate_text
     theirs = generate(Table(shown)).decode()
     assert parsed(page_text(shown, format), format) == parsed(theirs, format)
@@ -205,7 +207,7 @@ def spread_out(value: str) -> list[Shown]:
         code_distribution={value: distribution},
         ages={value: distribution},
     )
-    state = ProjectState(key=ProjectKey(value, value), name=value, interval=1, failures={(value, value): 1}, up=True)  # type: ignore[dict-item]
+    state = ProjectState(key=ProjectKey(value, value), name=value, interval=1, failures={(value, value): 1}, up=True)
     base = (value, value, value)
     cloud = CloudState(cloud=value, requests={(value, value): 1})
     exporter = ExporterState(version=value, python_version=value, config_hash=1)
@@ -233,7 +235,9 @@ def test_awkward_label_values(format: Format, value: str) -> None:
     assert text.count("\n") == page_text(spread_out("plain"), format).count("\n")
 
 
-@pytest.mark.parametrize("value", [*range(-3, 4), 2**53, 10**30, 0.0, -0.0, 0.1, 1e6, 1e21, 1e22, 1.7e9, 5e-324, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "value", [*range(-3, 4), 2**53, 10**30, 0.0, -0.0, 0.1, 1e6, 1e21, 1e22, 1.7e9, 5e-324, math.inf, -math.inf]
+)
 def test_numbers(value: float) -> None:
     """Integers are written without a point; a float is written as prometheus-client and Go write it."""
     assert float(number(value)) == float(value)
@@ -314,7 +318,7 @@ def test_this_in_this_out(format: Format, text: str) -> None:
             help=EXPLAINED[family.name][1],
             labels=family.labels,
             rows=family.rows,
-            stability=EXPLAINED[family.name][0],  # type: ignore[arg-type]
+            stability=EXPLAINED[family.name][0],
         )
         for family in FAMILIES
         if family.name in EXPLAINED
@@ -332,13 +336,14 @@ def test_a_histogram_is_one_in_both_formats() -> None:
     state = CloudState(cloud="prod", refresh_durations=Distribution((0.5, 1.0), (1, 2), 3, 9.5))
     block = render(family, ("prod",), state)
     assert block is not None
-    assert block.text == block.openmetrics == (
+    text = (
         b'heat_refresh_duration_seconds_bucket{cloud="prod",le="0.5"} 1\n'
         b'heat_refresh_duration_seconds_bucket{cloud="prod",le="1.0"} 2\n'
         b'heat_refresh_duration_seconds_bucket{cloud="prod",le="+Inf"} 3\n'
         b'heat_refresh_duration_seconds_count{cloud="prod"} 3\n'
-        b'heat_refresh_duration_seconds_sum{cloud="prod"} 9.5\n',
-    )  # fmt: skip
+        b'heat_refresh_duration_seconds_sum{cloud="prod"} 9.5\n'
+    )
+    assert block.text == block.openmetrics == (text,)
 
 
 @pytest.mark.parametrize("kind", ["histogram", "gaugehistogram"])
@@ -353,10 +358,22 @@ def test_a_histogram_without_any_label(kind: Any) -> None:
     assert b"sum 3.0\n" in b"".join(block.text)
 
 
+@pytest.mark.parametrize("labels", range(8))
+def test_any_number_of_labels(labels: int) -> None:
+    """A family may have any number of labels of its own, and each value stands at its label."""
+    names = tuple(f"l{number}" for number in range(labels))
+    row = (*(f'%{number}"' for number in range(labels)), 7)
+    family = Family(name="heat_x", kind="gauge", scope="cloud", help="X.", labels=names, rows=lambda state: [row])
+    (found,) = parsed(page_text([Shown("cloud", ("100 %",), None)], "text", [family]), "text")
+    assert found[-1] == [sample("heat_x", {"cloud": "100 %", **dict(zip(names, row[:-1], strict=True))}, 7)]
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_no_rows_no_block(family: Family) -> None:
     """A family without samples is not written at all."""
-    empty = Family(name=family.name, kind=family.kind, scope=family.scope, help="X.", labels=family.labels, rows=lambda state: [])
+    empty = Family(
+        name=family.name, kind=family.kind, scope=family.scope, help="X.", labels=family.labels, rows=lambda state: []
+    )
     base = ("x",) * (len(family.all_labels) - len(family.labels))
     assert render(empty, base, None) is None
 

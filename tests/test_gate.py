@@ -63,9 +63,7 @@ class Arena:
 
     def count(self, cloud: str | None = None, *, slow: bool | None = None) -> int:
         """How many hold a turn, of a cloud, of a kind."""
-        return sum(
-            (cloud is None or cloud == each) and (slow is None or slow == kind) for each, kind, _ in self.inside
-        )
+        return sum((cloud is None or cloud == each) and (slow is None or slow == kind) for each, kind, _ in self.inside)
 
 
 @pytest.mark.parametrize(

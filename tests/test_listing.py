@@ -76,12 +76,14 @@ def listing(*items: Any) -> bytes:
 @settings(max_examples=150, deadline=None)
 @given(body=oracle.bodies(), cut=oracle.cuts(), rules=RULES)
 def test_any_listing_counts_as_json_loads_and_a_model_would(body: bytes, cut: Cut, rules: oracle.Rules) -> None:
-    """However a listing is written, cut and batched, its snapshot is the one that the plain way gives, field by field."""
+    """However a listing is written, cut and batched, each field of its snapshot is as the plain way has it."""
     items = json.loads(body)["software_deployments"]
     expected = oracle.fields_of(oracle.count(items, rules))
     for batch_bytes in BATCH_SIZES:
-        for pieces in (whole(body), bytewise(body), cut(body)):
+        for pieces in (whole(body), cut(body)):
             assert oracle.fields_of(snapshot(pieces, rules, batch_bytes=batch_bytes)) == expected
+    for batch_bytes in (1, 64, BATCH_BYTES):
+        assert oracle.fields_of(snapshot(bytewise(body), rules, batch_bytes=batch_bytes)) == expected
 
 
 @settings(max_examples=40, deadline=None)
@@ -164,6 +166,16 @@ def test_one_bad_record_costs_no_other() -> None:
     """What is no object or has no id is rejected by its reason, and every other record is kept."""
     body = listing({"id": "a"}, None, {"id": None}, {"id": ""}, {}, [], 7, "}, {", {"id": 7}, {"id": "b", "status": 7})
     assert outcome(whole(body)) == (["a", "b"], Counter(not_object=4, id=4))
+
+
+def test_a_code_of_too_many_digits() -> None:
+    """An integer that Python does not convert is no exit code, and costs nothing else."""
+    code = b"9" * 5000
+    body = b'{"software_deployments":[{"id":"a","output_values":{"deploy_status_code":%b}},{"id":"b"}]}' % code
+    for cut in (whole, bytewise):
+        for batch_bytes in (64, BATCH_BYTES):
+            found = snapshot(cut(body), oracle.Rules(), batch_bytes=batch_bytes)
+            assert found.codes == {("", "invalid"): 1, ("", "none"): 1}
 
 
 # --- what is no listing ---
@@ -324,7 +336,9 @@ def test_damaged_listings_are_judged_by_the_letter(body: bytes, cut: Cut, seed: 
         assert accepted == oracle.is_envelope(text), (text, batch_bytes)
 
 
-@pytest.mark.parametrize("body", [b'{"' + b"x" * 10**6, b"[" * 10**6, b"{" + b" " * 10**6], ids=["key", "list", "blanks"])
+@pytest.mark.parametrize(
+    "body", [b'{"' + b"x" * 10**6, b"[" * 10**6, b"{" + b" " * 10**6], ids=["key", "list", "blanks"]
+)
 def test_what_is_no_listing_is_not_collected(body: bytes) -> None:
     """That a body is no listing is said within its first pieces, not when all of it has been stored."""
     decoder = ListingDecoder()
@@ -339,9 +353,33 @@ def test_errors_show_little_and_no_records() -> None:
         outcome(whole(b"<h1>Bad Gateway</h1>\n" + b"x" * 1000))
     assert len(str(caught.value)) < 200
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "end", [b' "x"}}]}', b"}}", b"}}}", b"}}]", b"}}]}}", b"}} {}]}", b"}},]}", b"\xff", b"\x01", b""]
+)
+@pytest.mark.parametrize("batch_bytes", [8, BATCH_BYTES])
+def test_errors_never_show_a_record(end: bytes, batch_bytes: int) -> None:
+    """Records may hold secrets: wherever a listing is broken, the error does not quote them."""
+    body = b'{"software_deployments": [{"id": "a"}, {"id": "b", "output_values": {"deploy_stdout": "s3cret"' + end
     with pytest.raises(DecodeError) as caught:
-        outcome(whole(b'{"software_deployments": [{"id": "a", "output_values": {"deploy_stdout": "s3cret" "x"}}]}'))
-    assert "s3cret" not in str(caught.value)
+        outcome(bytewise(body), batch_bytes=batch_bytes)
+    assert "s3c" not in str(caught.value)
+    assert "stdout" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [b'"\xff"', b'"\x01"', b"NaN", b'"a" "b"', b'"a"}}, {"id"}', b'"a"}]}]', b'"a"}]} x', b'"a"}; {', b'"a"}]}{'],
+    ids=repr,
+)
+def test_a_mistake_is_met_when_it_comes(mistake: bytes) -> None:
+    """What is no listing is refused soon after the mistake, not when the rest has been collected."""
+    decoder = ListingDecoder(batch_bytes=4096)
+    list(decoder.feed(b'{"software_deployments": [{"id": "a"}, {"id": "b", "x": ' + mistake))
+    with pytest.raises(DecodeError):
+        for _ in range(100):
+            list(decoder.feed(b"y" * 1000))
 
 
 # --- depth ---
@@ -424,6 +462,15 @@ def test_memory_is_that_of_a_batch(stdout: str, size: int) -> None:
     assert peak < 5_000_000
 
 
+def test_batches_stay_small_after_a_large_record() -> None:
+    """A record larger than a batch makes its own batch large, and none of those after it."""
+    body = listing({"id": "large", "x": "y" * 400_000}, *({"id": str(number)} for number in range(50_000)))
+    pieces = (body[at : at + 1000] for at in range(0, len(body), 1000))
+    _, *others = (len(batch.records) for batch in decoded(pieces, batch_bytes=4096))
+    assert sum(others) > 25_000
+    assert max(others) < 600
+
+
 class CountingDecoder(ListingDecoder):
     """Counts the bytes that are handed to either way of decoding: a measure of work that no clock disturbs."""
 
@@ -466,7 +513,7 @@ HOSTILE: dict[str, Callable[[int], list[Any]]] = {
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
 def test_work_is_linear(make: Callable[[int], list[Any]]) -> None:
     """Twice the bytes are no more than about twice the work, however many places look like a boundary."""
-    bodies = [listing(*make(size)) for size in (50_000, 100_000, 200_000)]
+    bodies = [listing(*make(size)) for size in (60_000, 120_000, 240_000)]
     once, twice, fourfold = (worked(body).quick + worked(body).slow for body in bodies)
     assert twice < 3 * once
     assert fourfold < 3 * twice

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import redirect_stderr
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import structlog
@@ -58,13 +58,13 @@ class Written:
         self._format, self._level = format, level
         self._stderr = io.StringIO()
 
-    def __enter__(self) -> "Written":
+    def __enter__(self) -> Self:
         self._redirected = redirect_stderr(self._stderr)
         self._redirected.__enter__()
         logs.configure(level=self._level, format=self._format)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._redirected.__exit__(*error)
 
     @property
@@ -108,7 +108,19 @@ def test_any_text_stays_within_its_field(format: str, text: str) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
     "value",
-    [None, True, 17, 1.5, float("nan"), ["a\nb", "c"], {"a\nb": "c\nd"}, b"a\nb", ValueError("a\r\nb"), ("a\n",), object],
+    [
+        None,
+        True,
+        17,
+        1.5,
+        float("nan"),
+        ["a\nb", "c"],
+        {"a\nb": "c\nd"},
+        b"a\nb",
+        ValueError("a\r\nb"),
+        ("a\n",),
+        object,
+    ],
     ids=repr,
 )
 def test_any_value_is_one_line(format: str, value: Any) -> None:
@@ -197,9 +209,8 @@ def test_chatty_libraries_stay_quiet(name: str) -> None:
 
 def test_configuring_again_doubles_nothing() -> None:
     """A second call replaces the first."""
-    with Written("logfmt") as first:
-        with Written("json") as second:
-            structlog.get_logger("test").info("once")
+    with Written("logfmt") as first, Written("json") as second:
+        structlog.get_logger("test").info("once")
     assert first.lines == []
     assert second.only()["event"] == "once"
 

@@ -177,6 +177,29 @@ def test_a_large_block_is_a_piece_of_its_own() -> None:
     assert {each.plain for each in new} == {block(1, BY_NAME[HISTOGRAM], 2 * LARGE_BLOCK, 1).text[0]}
 
 
+@pytest.mark.parametrize("after", [0, 3 * LARGE_BLOCK])
+def test_a_large_block_s_coming_and_going_touches_no_small_one(after: int) -> None:
+    """The small blocks beside a large one are not compressed again when that one comes, changes or goes."""
+    page = filled(3, {HISTOGRAM: 20})
+    page.put(9, blocks(9, {HISTOGRAM: 2 * LARGE_BLOCK}))
+    before = pieces(page)
+    page.put(9, blocks(9, {HISTOGRAM: after}))
+    assert [id(each) for each in pieces(page) if b"0000 " in each.plain] == [
+        id(each) for each in before if b"0000 " in each.plain
+    ]
+
+
+def test_the_order_does_not_depend_on_the_past() -> None:
+    """Where a block stands follows from its place and its size, not from when it came or grew."""
+    sizes = {owner: LARGE_BLOCK * (owner % 50 == 3) + 40 for owner in range(2 * BUNDLE_MEMBERS)}
+    grown, fresh = filled(len(sizes), {GAUGE: 40}), Page(SOME)
+    for owner in (*reversed(sizes), *sizes):
+        grown.put(owner, blocks(owner, {GAUGE: sizes[owner]}))
+    for owner, size in sizes.items():
+        fresh.put(owner, blocks(owner, {GAUGE: size}))
+    assert grown.plain("text") == fresh.plain("text")
+
+
 def test_both_formats_share_what_is_the_same() -> None:
     """The lines that both formats have in common are kept once."""
     page = filled(3, {GAUGE: 200, COUNTER: 200, HISTOGRAM: 200})
@@ -282,4 +305,6 @@ def test_the_gzip_program_agrees() -> None:
     page = filled(200, {GAUGE: 400, GAUGE_HISTOGRAM: 300, HISTOGRAM: 2 * LARGE_BLOCK})
     member = gzip_member(page.deflated("openmetrics"))
     assert subprocess.run(["gzip", "-t"], input=member, capture_output=True, check=True).stderr == b""
-    assert subprocess.run(["gzip", "-dc"], input=member, capture_output=True, check=True).stdout == page.plain("openmetrics")
+    assert subprocess.run(["gzip", "-dc"], input=member, capture_output=True, check=True).stdout == page.plain(
+        "openmetrics"
+    )

@@ -97,9 +97,9 @@ async def test_03_token_expiry_mid_run_loses_nothing(cloud: Cloud):
             assert page.value(DEPLOYMENTS, project=FIRST, status="COMPLETE", action="CREATE") == 1
             assert page.value("heat_up", project=FIRST) == 1
             assert not page.select("heat_refresh_failures_total")
-            return page.value("heat_authentications_total") >= 6
+            return page.value("heat_authentications_total") >= 4
 
-        await eventually(renewed, "every project's token is renewed twice")
+        await eventually(renewed, "every project's token is renewed")
 
 
 async def test_03_a_token_that_ends_early_costs_one_renewal_and_one_retry(cloud: Cloud):
@@ -176,13 +176,13 @@ async def test_05_no_page_is_empty(cloud: Cloud, accept: str):
 async def test_06_stale_data_is_withdrawn(cloud: Cloud):
     """Data past `stale_after` leaves the page, the exporter's own figures of the project stay; new data comes back."""
     hands = Hands(wall=time.time())
-    async with cloud.exporter(clock=hands.clock) as exporter:
+    async with cloud.exporter(configuration(refresh={"stale_after": "2s"}), clock=hands.clock) as exporter:
         fresh = await exporter.when(lambda page: page.get("heat_up", project=FIRST) == 1)
         cloud.listing(answering(503))
         failing = await exporter.when(lambda page: page.value("heat_up", project=FIRST) == 0)
         assert failing.select(DEPLOYMENTS, project=FIRST)
         success = failing.value("heat_last_refresh_success_timestamp_seconds", project=FIRST)
-        hands.advance(601)
+        hands.advance(3)
         stale = await exporter.when(lambda page: not page.select(DEPLOYMENTS, project=FIRST))
         data = {family.name for family in exporter.fleet.families if family.scope == "data"}
         shown = {each.name for each in stale if each.labels.get("project") == FIRST}
@@ -225,22 +225,24 @@ BAD_RECORDS = {
 }
 
 
-@pytest.mark.parametrize(("record", "reason"), BAD_RECORDS.values(), ids=BAD_RECORDS.keys())
-async def test_07_one_malformed_record_costs_nothing_else(cloud: Cloud, record: bytes, reason: str):
+async def test_07_one_malformed_record_costs_nothing_else(cloud: Cloud):
     """A record without a usable id is counted under its reason, and every other deployment is counted as ever."""
     project = cloud.project()
-    cloud.world.add_raw(project.id, record)
-    cloud.world.add_raw(project.id, {"id": "last", "status": "FAILED", "action": "UPDATE"})
     async with cloud.fleet() as fleet:
         await fleet.once()
-        page = page_of(fleet)
-    assert page.value("heat_up", project=FIRST) == 1
-    assert page.cells(DEPLOYMENTS, "status", "action", project=FIRST) == {
-        ("COMPLETE", "CREATE"): 1,
-        ("FAILED", "UPDATE"): 1,
-    }
-    assert page.cells("heat_records_rejected_total", "reason", project=FIRST) == {reason: 1}
-    assert page.value(DEPLOYMENTS, project=SECOND, status="COMPLETE", action="CREATE") == 1
+        for name, (record, reason) in BAD_RECORDS.items():
+            before = page_of(fleet).cells("heat_records_rejected_total", "reason", project=FIRST)
+            cloud.world.clear_raw(project.id)
+            cloud.world.add_raw(project.id, record)
+            cloud.world.add_raw(project.id, {"id": "last", "status": "FAILED", "action": "UPDATE"})
+            await watch_of(fleet).refresh()
+            page = page_of(fleet)
+            assert page.value("heat_up", project=FIRST) == 1, name
+            cells = page.cells(DEPLOYMENTS, "status", "action", project=FIRST)
+            assert cells == {("COMPLETE", "CREATE"): 1, ("FAILED", "UPDATE"): 1}, name
+            rejected = page.cells("heat_records_rejected_total", "reason", project=FIRST)
+            assert rejected == {**before, reason: before.get(reason, 0) + 1}, name
+        assert page.value(DEPLOYMENTS, project=SECOND, status="COMPLETE", action="CREATE") == 1
 
 
 async def test_07_an_unusable_field_costs_only_itself(cloud: Cloud):
@@ -524,23 +526,23 @@ ACCEPTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "encoding", ["", "identity", "gzip", "br, zstd", "*", "gzip;q=0", "identity;q=0", ";;,", "gzip;q=x"]
-)
-async def test_13_odd_accept_headers_get_a_whole_page(cloud: Cloud, encoding: str):
+ENCODINGS = ("", "identity", "gzip", "br, zstd", "*", "gzip;q=0", "identity;q=0", ";;,", "gzip;q=x")
+
+
+async def test_13_odd_accept_headers_get_a_whole_page(cloud: Cloud):
     """Whatever a client says it accepts, it gets a 200, a whole page, and a Content-Type that tells the truth."""
     async with cloud.exporter(configuration(refresh=ONCE)) as exporter:
         await exporter.fleet.wait_ready()
         pages = {"text": harness.plain((await exporter.get()).raw)}
         pages["openmetrics"] = harness.plain((await exporter.get(Accept=OPENMETRICS)).raw)
         assert all(b"heat_up{" in page for page in pages.values())
-        for accept, format in ACCEPTS.items():
+        for (accept, format), encoding in product(ACCEPTS.items(), ENCODINGS):
             headers = {} if accept is None else {"Accept": accept}
             answer = await exporter.get(Accept_Encoding=encoding, **headers)
             assert answer.status == 200
-            assert answer.headers["Content-Type"] == CONTENT_TYPES[format]
+            assert answer.headers["Content-Type"] == CONTENT_TYPES[format], accept
             assert answer.headers.get("Content-Encoding") in (None, "gzip")
-            assert harness.plain(answer.body) == pages[format]
+            assert harness.plain(answer.body) == pages[format], (accept, encoding)
 
 
 async def test_13_a_slow_reader_holds_nobody_up(cloud: Cloud):
@@ -643,20 +645,20 @@ RAW_REQUESTS = (
 )
 
 
-@pytest.mark.parametrize("request_bytes", RAW_REQUESTS, ids=range(len(RAW_REQUESTS)))
-async def test_15_broken_requests_get_no_traceback(cloud: Cloud, request_bytes: bytes):
+async def test_15_broken_requests_get_no_traceback(cloud: Cloud):
     """Whatever is sent, no answer shows how the program is built, and the next scrape is answered."""
     async with cloud.exporter(configuration(refresh=ONCE)) as exporter:
         host, port = exporter.url.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(request_bytes)
-        writer.write_eof()
-        answer = await asyncio.wait_for(reader.read(), harness.DEADLINE)
-        writer.close()
-        await writer.wait_closed()
-        assert b"Traceback" not in answer
-        assert b".py" not in answer
-        assert (await exporter.get()).status == 200
+        for request in RAW_REQUESTS:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(request)
+            writer.write_eof()
+            answer = await asyncio.wait_for(reader.read(), harness.DEADLINE)
+            writer.close()
+            await writer.wait_closed()
+            assert b"Traceback" not in answer
+            assert b".py" not in answer
+            assert (await exporter.get()).status == 200
 
 
 async def test_15_a_mistake_of_ours_gets_no_traceback(cloud: Cloud):

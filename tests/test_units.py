@@ -42,8 +42,8 @@ def test_durations(text: Any, seconds: float) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "", " ", "s", "5", 5, 1.5, "1.5s", "-5s", "+5s", "5 s", " 5s", "5s ", "5s\n", "5S", "5sec", "1m1h", "1s1s", "５s",
-        "1h 30m", "PT5S", "inf", "293y", "9" * 400 + "s", "9" * 5000 + "ms", None, True, False, [], {}, b"5s",
+        "", " ", "s", "5", 5, 1.5, "1.5s", "-5s", "+5s", "5 s", " 5s", "5s ", "5s\n", "5S", "5sec", "1m1h", "1s1s",
+        "５s", "1h 30m", "PT5S", "inf", "293y", "9" * 400 + "s", "9" * 5000 + "ms", None, True, False, [], {}, b"5s",
     ],
     ids=lambda value: repr(value)[:20],
 )  # fmt: skip
@@ -91,7 +91,24 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "5", 5, "5b", "5KB", "5kiB", "1.5MiB", "-5B", "5TiB", "5B\n", "GiB", "５B", "9" * 5000 + "GiB", None, True, []],
+    [
+        "",
+        "5",
+        5,
+        "5b",
+        "5KB",
+        "5kiB",
+        "1.5MiB",
+        "-5B",
+        "5TiB",
+        "5B\n",
+        "GiB",
+        "５B",
+        "9" * 5000 + "GiB",
+        None,
+        True,
+        [],
+    ],
     ids=lambda value: repr(value)[:20],
 )
 def test_no_sizes(value: Any) -> None:

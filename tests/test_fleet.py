@@ -1,0 +1,664 @@
+"""Many clouds and many projects at once: each counted for itself, once, within limits, forgotten when it is gone."""
+
+import asyncio
+import gc
+import random
+import threading
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.cloud import CloudWatch
+from exporter.fleet import OWN_SERIES, Fleet
+from exporter.simulator import Plan, Project, Simulator, World, build
+from tests import harness
+from tests.harness import (
+    FIRST,
+    ONCE,
+    PASSWORD,
+    SECOND,
+    Cloud,
+    Exporter,
+    Hands,
+    Hold,
+    Sample,
+    Samples,
+    answering,
+    configuration,
+    eventually,
+    page_of,
+    run,
+)
+from tests.test_claims import owners
+
+cloud = harness.cloud
+pytestmark = harness.sdk_warning
+
+DEPLOYMENTS = "heat_software_deployments"
+PER_SERVER = "heat_server_software_deployments"
+CODES = "heat_software_deployment_status_codes"
+WITHHELD = "heat_series_withheld"
+REFRESHES = "heat_refreshes_total"
+SECONDS_AGO = 60.0
+
+
+@asynccontextmanager
+async def beside(cloud: Cloud, name: str, world: World | None = None) -> AsyncIterator[Cloud]:
+    """A second simulated cloud, whose entry in clouds.yaml has this name; by default the first one's twin."""
+    async with Simulator(world or harness.quiet_world()) as simulator:
+        other = Cloud(simulator, cloud.monkeypatch, cloud.folder)
+        other.write(cloud.entry(), **{name: other.entry()})
+        yield other
+
+
+def comparable(samples: Iterable[Sample], *without: str) -> Counter[tuple[str, frozenset[tuple[str, str]], float]]:
+    """Samples as a multiset, without some of their labels."""
+    return Counter(
+        (each.name, frozenset((key, value) for key, value in each.labels.items() if key not in without), each.value)
+        for each in samples
+    )
+
+
+# -- several clouds
+
+
+async def test_clouds_have_credentials_intervals_and_projects_of_their_own(cloud: Cloud):
+    """Clouds of one configuration, and entries of one cloud, are asked each with its own user, pace and projects."""
+    world = build(Plan(projects=3, servers=3, deployments=0, churn=0, seed=2))
+    world.user("monitor").password = "another"
+    async with beside(cloud, "other", world) as other:
+        bound = other.entry(application_credential=True, project="data-pipeline")
+        other.write(cloud.entry(), other=other.entry(), bound=bound)
+        clouds = [
+            {"name": "sim", "cloud": "simulator", "refresh": {"interval": "150ms"}},
+            {"cloud": "other", "projects": [SECOND], "refresh": ONCE},
+            {"name": "third", "cloud": "bound", "refresh": {"interval": "200ms"}},
+        ]
+        async with cloud.exporter(configuration(clouds=clouds)) as exporter:
+            await exporter.fleet.wait_ready()
+            page = await exporter.when(
+                lambda page: (
+                    page.value(REFRESHES, cloud="third") >= 3 and page.value(REFRESHES, cloud="sim", project=FIRST) >= 3
+                )
+            )
+    assert {(each.labels["cloud"], each.labels["project"]): each.value for each in page.select("heat_up")} == {
+        ("sim", FIRST): 1, ("sim", SECOND): 1, ("other", SECOND): 1, ("third", "data-pipeline"): 1,
+    }  # fmt: skip
+    # A slow answer lengthens a short interval, but not to an hour.
+    assert 0.15 <= page.value("heat_refresh_interval_seconds", cloud="sim", project=SECOND) < 3600
+    assert 0.2 <= page.value("heat_refresh_interval_seconds", cloud="third") < 3600
+    assert page.value("heat_refresh_interval_seconds", cloud="other") == 3600
+    assert page.value(REFRESHES, cloud="other") == 1
+    assert not cloud.requests.count(status=401) + other.requests.count(status=401)
+    # What nobody asked for was not asked for.
+    assert other.asked(FIRST) == 0
+    assert other.asked(SECOND) == 1
+    assert page.value("heat_authentications_total", cloud="third") == 1
+
+
+async def test_the_same_id_in_two_clouds_is_two_projects(cloud: Cloud):
+    """Twins of clouds, alike to every id, share no data, no failure and no end."""
+    async with beside(cloud, "other") as other:
+        assert other.project().id == cloud.project().id
+        for _ in range(3):
+            other.deploy(FIRST, status="FAILED", code=7)
+        clouds = [{"name": "sim", "cloud": "simulator"}, {"cloud": "other"}]
+        settings = configuration(refresh={"discovery": "100ms"}, clouds=clouds)
+        async with cloud.exporter(settings) as exporter:
+            await exporter.fleet.wait_ready()
+            page = await exporter.samples()
+            mine, theirs = ({"cloud": name, "project_id": cloud.project().id} for name in ("sim", "other"))
+            assert page.cells(DEPLOYMENTS, "status", **mine) == {"COMPLETE": 1}
+            assert page.cells(DEPLOYMENTS, "status", **theirs) == {"FAILED": 3}
+            assert page.total("heat_duplicate_records_total") == 0
+            assert page.total("heat_cloud_admin_token") == 0
+
+            other.listing(answering(500))
+            page = await exporter.when(lambda page: page.value("heat_up", cloud="other", project=FIRST) == 0)
+            assert page.value("heat_up", **mine) == 1
+            assert not page.select("heat_refresh_failures_total", cloud="sim")
+
+            other.project(SECOND).enabled = False
+            page = await exporter.when(lambda page: not page.select("heat_up", cloud="other", project=SECOND))
+            assert page.value("heat_up", cloud="sim", project=SECOND) == 1
+            assert page.cells(DEPLOYMENTS, "status", cloud="sim", project=SECOND) == {"COMPLETE": 1}
+            assert page.cells("heat_projects_removed_total", "cloud", "reason") == {("other", "disabled"): 1}
+
+
+# -- which servers count
+
+
+async def test_what_the_server_patterns_leave_out_counts_nowhere(cloud: Cloud):
+    """With patterns, the page is that of a cloud which never had the other deployments: no total, code, age, series or
+    duplicate tells of them."""
+    now = cloud.world.now()
+    async with beside(cloud, "other") as other:
+        for each in (cloud, other):
+            for deployment in list(each.world.deployments):
+                each.world.remove(deployment)
+        kept = ("web-1", "web-22", "db-web-1")
+        for server in (*kept, "web-2", "db-1", "db-2", "xweb-1", None):
+            for status, code, ago in (("COMPLETE", 0, 50), ("FAILED", 3, 700), ("IN_PROGRESS", None, 9000)):
+                fields = {"status": status, "code": code, "server": server, "created": now - ago}
+                for each in (cloud, other) if server in kept else (cloud,):
+                    deployment = deploy_at(each, **fields)
+                    if server not in kept:
+                        # Met twice, but left out both times.
+                        each.world.add_raw(each.project().id, deployment.render())
+        for each in (cloud, other):
+            record = deploy_at(each, status="COMPLETE", code=0, server="web-1", created=now - 5)
+            each.world.add_raw(each.project().id, record.render())
+        patterns = {"include": ["web-.*", "db-.*"], "exclude": ["web-2", "db-[0-9]"]}
+        clouds = [{"name": "sim", "cloud": "simulator", "servers": patterns}, {"cloud": "other"}]
+        hands = Hands(wall=now)
+        async with cloud.fleet(configuration(refresh=ONCE, clouds=clouds), clock=hands.clock) as fleet:
+            await fleet.once()
+            page = page_of(fleet)
+    ours = [
+        each
+        for each in page
+        if each.labels.get("project") == FIRST
+        and "deployment_id" not in each.labels
+        and each.name not in ("heat_refresh_response_bytes", "heat_last_refresh_duration_seconds")
+    ]
+    left, right = (comparable((s for s in ours if s.labels["cloud"] == name), "cloud") for name in ("sim", "other"))
+    assert left == right
+    assert page.total(DEPLOYMENTS, cloud="sim", project=FIRST) == 3 * len(kept) + 1
+    assert page.value("heat_duplicate_records_total", cloud="sim", project=FIRST) == 1
+
+
+def deploy_at(cloud: Cloud, *, created: float, code: object, **fields: Any) -> Any:
+    """A deployment in the first project, created at exactly this time."""
+    made = cloud.deploy(FIRST, code=code, **fields)
+    made.created = created
+    made.json = None
+    return made
+
+
+# -- a token that sees everything
+
+
+def truth(cloud: Cloud) -> Counter[str]:
+    """How many deployments the cloud has, by status."""
+    return Counter(str(each.status) for each in cloud.world.deployments.values())
+
+
+def fill(cloud: Cloud) -> None:
+    """Deployments of each status in both projects and the administrator's."""
+    for name, number in ((FIRST, 3), (SECOND, 5), ("admin", 1)):
+        for status in ("COMPLETE", "FAILED", "IN_PROGRESS"):
+            for _ in range(number):
+                cloud.deploy(name, status=status, server=f"server-of-{name}")
+
+
+@asynccontextmanager
+async def scraping(exporter: Exporter, look: Callable[[Samples], None]) -> AsyncIterator[None]:
+    """While this lasts, page after page is scraped and looked at; at least one is."""
+
+    async def scrape() -> None:
+        while True:
+            look(await exporter.samples())
+
+    task = asyncio.create_task(scrape())
+    try:
+        yield
+        await asyncio.sleep(0)
+    finally:
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    if not isinstance(outcome, asyncio.CancelledError):
+        raise outcome
+
+
+async def test_an_administrator_s_token_counts_everything_once(cloud: Cloud):
+    """With a token that shows every project all deployments, sums are the truth, on every page, and the log says once
+    what is wrong."""
+    fill(cloud)
+    cloud.write(cloud.entry(user="admin"))
+    expected = truth(cloud)
+    sums: list[Counter[str]] = []
+    pages = 0
+
+    def look(page: Samples) -> None:
+        nonlocal pages
+        pages += 1
+        sums.append(Counter())
+        for each in page.select(DEPLOYMENTS):
+            sums[-1][each.labels["status"]] += int(each.value)
+
+    with capture_logs() as logs:
+        async with cloud.exporter() as exporter, scraping(exporter, look):
+            await exporter.fleet.wait_ready()
+            complete = len(sums)
+            page = await exporter.when(lambda page: all(each.value >= 10 for each in page.select(REFRESHES)))
+    assert all(each <= expected for each in sums)
+    assert all(+each == expected for each in sums[complete + 1 :])
+    assert len(sums) > complete + 10
+    # The listings are all alike, so everything is the project's with the lowest id.
+    lowest = min(project.id for project in cloud.world.projects.values() if project.enabled)
+    assert {each.labels["project_id"] for each in page.select(DEPLOYMENTS) if each.value} == {lowest}
+    assert page.cells(PER_SERVER, "project_id", server_id=f"server-of-{SECOND}", status="FAILED") == {lowest: 5}
+    assert [each.value for each in page.select("heat_up")] == [1, 1, 1]
+    assert len(page.select(DEPLOYMENTS)) == 3 * 15
+    assert page.value("heat_projects", state="fresh") == 3
+    assert page.value("heat_cloud_admin_token", cloud="sim") == 1
+    duplicates = {each.labels["project_id"]: each.value for each in page.select("heat_duplicate_records_total")}
+    assert all(number > 0 for project, number in duplicates.items() if project != lowest)
+    told = [line["event"] for line in logs if "admin" in line["event"]]
+    assert len(told) == 1
+    assert "reader" in told[0]
+
+
+async def test_an_ordinary_cloud_has_no_administrator_s_token(cloud: Cloud):
+    """Where no listings meet, the gauge is 0 and nothing is said."""
+    with capture_logs() as logs:
+        async with cloud.exporter() as exporter:
+            page = await exporter.refreshed(3)
+    assert page.value("heat_cloud_admin_token", cloud="sim") == 0
+    assert not [line for line in logs if "admin" in line["event"]]
+
+
+async def test_check_names_an_administrator_s_token(cloud: Cloud):
+    """`check` says below its table, whatever is logged, that a token shows too much, and what to use instead; it is no
+    failure."""
+    fill(cloud)
+    cloud.write(cloud.entry(user="admin"))
+    done = await run("check", "--config.file", cloud.configure(), "--log.level", "error")
+    assert done.status == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "admin's" in line]
+    assert "'sim'" in line
+    assert "reader" in line
+    cloud.write()
+    done = await run("check", "--config.file", cloud.configure(), "--log.level", "error")
+    assert done.status == 0, done.stderr
+    assert "admin's" not in done.stderr
+
+
+def mixed_world(seed: int) -> tuple[World, list[Project]]:
+    """A world whose user `mixed` is an administrator in one project and a reader in five others; some deployments are
+    seen in two of them, and one project is none of its."""
+    chance = random.Random(seed)
+    world = build(Plan(projects=7, disabled_projects=0, servers=7, deployments=0, churn=0, seed=seed))
+    user = world.add_user("mixed", PASSWORD)
+    projects = [project for project in world.projects.values() if project.name != "admin"]
+    *mine, alien = projects
+    for number, project in enumerate(mine):
+        world.grant(user.id, project.id, "admin" if number == seed % len(mine) else "reader")
+    for project in (*mine, alien):
+        config = world.add_config(project.id, "install").id
+        for number in range(chance.randrange(6)):
+            stack_user = chance.choice((*mine, None, None))
+            world.add_deployment(
+                project.id,
+                f"server-{number}",
+                config,
+                status=chance.choice(("COMPLETE", "FAILED", "IN_PROGRESS")),
+                stack_user_project_id=stack_user.id if stack_user not in (None, project) else None,
+            )
+    # Two listings that are the same, with nothing else in them: a tie.
+    one, other = mine[-1], mine[-2]
+    for deployment in [*world.visible(one.id), *world.visible(other.id)]:
+        if deployment.id in world.deployments:
+            world.remove(deployment.id)
+    for number in range(3):
+        world.add_deployment(one.id, f"tied-{number}", world.add_config(one.id, "x").id, stack_user_project_id=other.id)
+    return world, mine
+
+
+def belongings(world: World, mine: list[Project]) -> dict[str, Counter[tuple[str, str]]]:
+    """By the contract's words: each project's deployments by server and status."""
+    user = world.user("mixed").id
+    numbers = {deployment: number for number, deployment in enumerate(world.deployments)}
+    listings = {
+        project.id: frozenset(
+            numbers[each.id]
+            for each in world.visible(None if "admin" in world.roles_of(user, project.id) else project.id)
+        )
+        for project in mine
+    }
+    deployments = list(world.deployments.values())
+    return {
+        project: Counter((deployments[each].server_id, str(deployments[each].status)) for each in owned)
+        for project, owned in owners(listings).items()
+    }
+
+
+def shown(page: Samples, mine: list[Project]) -> dict[str, Counter[tuple[str, str]]]:
+    """What a page shows of the same."""
+    found: dict[str, Counter[tuple[str, str]]] = {project.id: Counter() for project in mine}
+    for each in page.select(PER_SERVER):
+        found[each.labels["project_id"]][each.labels["server_id"], each.labels["status"]] += int(each.value)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+async def test_once_settles_a_mixed_cloud(cloud: Cloud, seed: int):
+    """One round over listings that meet in many ways ends with each deployment where it belongs: with the shortest
+    listing, on a tie with the lowest id."""
+    world, mine = mixed_world(seed)
+    async with Simulator(world) as simulator:
+        mixed = Cloud(simulator, cloud.monkeypatch, cloud.folder)
+        mixed.write(mixed.entry(user="mixed"))
+        async with mixed.fleet() as fleet:
+            await fleet.once()
+            page = page_of(fleet)
+    assert shown(page, mine) == belongings(world, mine)
+    assert page.total(DEPLOYMENTS) == len(world.deployments)
+    assert page.total("heat_up") == len(mine)
+    assert page.value("heat_cloud_admin_token") == 1
+
+
+async def test_a_running_fleet_settles_a_mixed_cloud(cloud: Cloud):
+    """Refreshes in any order settle where `once` does, follow what moves, and no page ever counts anything twice."""
+    world, mine = mixed_world(7)
+    async with Simulator(world) as simulator:
+        mixed = Cloud(simulator, cloud.monkeypatch, cloud.folder)
+        mixed.write(mixed.entry(user="mixed"))
+        most = len(world.deployments)
+        async with mixed.exporter() as exporter:
+            await exporter.fleet.wait_ready()
+            totals: list[float] = []
+            async with scraping(exporter, lambda page: totals.append(page.total(DEPLOYMENTS))):
+                await exporter.when(lambda page: shown(page, mine) == belongings(world, mine))
+                # The smallest listing grows to be the second longest one: what it shares with another goes over.
+                for number in range(40):
+                    world.add_deployment(mine[-1].id, f"new-{number}", world.add_config(mine[-1].id, "x").id)
+                most = len(world.deployments)
+                page = await exporter.when(lambda page: shown(page, mine) == belongings(world, mine))
+    assert page.total(DEPLOYMENTS) == most
+    assert max(totals) <= most
+    assert len(totals) > 3
+
+
+# -- limits
+
+
+async def test_so_many_servers_of_a_project(cloud: Cloud):
+    """`limits.servers` keeps the servers with the most failed and stuck deployments, each whole, and says how many
+    series are missing; totals are whole."""
+    for number in range(12):
+        server = f"server-{number:02}"
+        cloud.deploy(server=server)
+        for _ in range(number % 4):
+            cloud.deploy(server=server, status="FAILED")
+        if number == 5:
+            for _ in range(9):
+                cloud.deploy(server=server, status="IN_PROGRESS", age=7200)
+    async with cloud.fleet(configuration(limits={"servers": 5})) as fleet:
+        await fleet.once()
+        page = page_of(fleet)
+    # Number 5 has nine stuck ones and a failed one; 3, 7 and 11 three failed ones; 2 is the first with two.
+    assert {each.labels["server_id"] for each in page.select(PER_SERVER, project=FIRST)} == {
+        f"server-{number:02}" for number in (5, 3, 7, 11, 2)
+    }
+    everything = 1 + 12 + 9 + 1  # server-1 of the fixture; COMPLETE of each; FAILED of nine; IN_PROGRESS of one
+    assert len(page.select(PER_SERVER, project=FIRST)) == 5 + 5 + 1
+    assert page.value(WITHHELD, project=FIRST, family=PER_SERVER) == everything - 11
+    assert page.total(DEPLOYMENTS, project=FIRST) == 1 + 12 + 18 + 9
+
+
+def lines(fleet: Fleet) -> int:
+    """How many series the page has."""
+    return sum(not line.startswith(b"#") for line in fleet.page.plain("text").splitlines())
+
+
+def rows(page: Samples) -> Counter[str]:
+    """How many series of servers each project shows."""
+    return Counter(each.labels["project"] for each in page.select(PER_SERVER))
+
+
+def withheld(page: Samples) -> Counter[str]:
+    """How many it does not show."""
+    found = Counter({each.labels["project"]: int(each.value) for each in page.select(WITHHELD, family=PER_SERVER)})
+    return +found
+
+
+async def test_so_many_series_on_the_whole_page(cloud: Cloud):
+    """`limits.series` holds on every page from the first on: the biggest projects are cut, to the same size, their most
+    troubled servers kept; what is withheld is said, totals are whole; and they grow back when there is room."""
+    sizes = {FIRST: 100, SECOND: 14, "search": 70, "mobile-api": 5}
+    for name, size in sizes.items():
+        if name not in (FIRST, SECOND):
+            cloud.add_project(name)
+        for number in range(size):
+            failed = number % 10 == 9
+            cloud.deploy(name, server=f"{name}-{number:03}", status="FAILED" if failed else "COMPLETE")
+    for name in (FIRST, SECOND):
+        sizes[name] += 1  # the fixture's
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        whole = lines(fleet)
+    limit = whole - 60
+
+    settings = configuration(limits={"series": limit})
+    counts: list[int] = []
+
+    def look(page: Samples) -> None:
+        counts.append(len(page))
+
+    async with cloud.exporter(settings) as exporter:
+        async with scraping(exporter, look):
+            await exporter.fleet.wait_ready()
+            page = await exporter.when(lambda page: all(each.value >= 5 for each in page.select(REFRESHES)))
+        assert max(counts) <= limit
+        assert rows(page)[SECOND] == sizes[SECOND]
+        assert rows(page)["mobile-api"] == sizes["mobile-api"]
+        cut = rows(page)[FIRST], rows(page)["search"]
+        assert max(cut) - min(cut) <= 1
+        assert rows(page) + withheld(page) == Counter(sizes)
+        # Not cut for nothing: with the own figures of a process, a row more of each would be too many.
+        assert limit - lines(exporter.fleet) - OWN_SERIES <= len(cut)
+        assert {name: page.total(DEPLOYMENTS, project=name) for name in sizes} == sizes
+        for name in (FIRST, "search"):
+            kept = {each.labels["server_id"] for each in page.select(PER_SERVER, project=name)}
+            assert {f"{name}-{number:03}" for number in range(9, 70, 10)} <= kept
+
+        for deployment in list(cloud.world.deployments.values()):
+            if deployment.project_id == cloud.project("search").id:
+                cloud.world.remove(deployment.id)
+        page = await exporter.when(lambda page: not withheld(page))
+        assert rows(page)[FIRST] == sizes[FIRST]
+        assert len(page) <= limit
+
+
+async def test_many_projects_are_cut_at_once(cloud: Cloud):
+    """Where hundreds of projects of one size share too small a page, each is cut a little, and none fails."""
+    projects = 160
+    plan = Plan(projects=projects, disabled_projects=0, servers=projects, deployments=0, churn=0)
+    world = build(plan)
+    for project in world.projects.values():
+        config = world.add_config(project.id, "install").id
+        for number in range(6):
+            world.add_deployment(project.id, f"server-{number}", config, status="COMPLETE")
+    async with Simulator(world) as simulator:
+        many = Cloud(simulator, cloud.monkeypatch, cloud.folder)
+        many.write()
+        async with many.fleet() as fleet:
+            await fleet.once()
+            whole = lines(fleet)
+            limit = whole - 2 * projects
+            await fleet.reload(lambda: configuration(limits={"series": limit}))
+            assert lines(fleet) <= limit
+            await asyncio.gather(*(watch.refresh() for watch in fleet.watches()))
+            page = page_of(fleet)
+    assert len(page) <= limit
+    assert page.total("heat_up") == projects
+    assert not page.select("heat_refresh_failures_total")
+    assert set(rows(page).values()) <= {3, 4}
+    assert page.total(DEPLOYMENTS) == 6 * projects
+
+
+async def test_exit_codes_past_the_limit(cloud: Cloud):
+    """Of more than 64 distinct exit codes the rarest are counted together as `other`; none and invalid stay apart."""
+    for code in range(70):
+        for _ in range(1 if code % 7 == 3 else 2):
+            cloud.deploy(SECOND, status="FAILED", code=code)
+    cloud.deploy(SECOND, status="FAILED", code=None)
+    cloud.deploy(SECOND, status="FAILED", code="x")
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        page = page_of(fleet)
+    codes = page.cells(CODES, "deploy_status_code", project=SECOND, status="FAILED")
+    rare = [str(code) for code in range(70) if code % 7 == 3]
+    # The fixture's deployment has code 0. Ten are rare; of those the four smallest still fit.
+    assert codes.pop("none") == codes.pop("invalid") == 1
+    assert codes.pop("other") == len(rare) - 4
+    assert len(codes) == 64
+    assert set(rare) & set(codes) == set(rare[:4])
+    assert page.total(CODES, project=SECOND) == page.total(DEPLOYMENTS, project=SECOND) == 130 + 2 + 1
+    assert page.value("heat_software_deployment_deploy_status_code_gcount", project=SECOND, action="CREATE") == 131
+
+
+@pytest.mark.parametrize("kind", ["status", "action"])
+async def test_undocumented_values_past_the_limit(cloud: Cloud, kind: str):
+    """Of more than 20 undocumented statuses (or actions) the first in lexical order appear as they are, the rest as
+    `other`; the documented ones are there whatever else is."""
+    values = [f"ODD-{number:02}" for number in range(25)]
+    for value in reversed(values):
+        cloud.deploy(SECOND, **{kind: value})
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        page = page_of(fleet)
+    cells = page.cells(DEPLOYMENTS, kind, project=SECOND)
+    usual = "COMPLETE" if kind == "status" else "CREATE"
+    assert cells == {usual: 1, "other": 5} | dict.fromkeys(values[:20], 1)
+    documented = 3 if kind == "status" else 5
+    assert len({each.labels[kind] for each in page.select(DEPLOYMENTS, project=SECOND)}) == documented + 20 + 1
+
+
+# -- what is gone leaves nothing behind
+
+
+def open_files() -> int:
+    """How many files and sockets this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def held(fleet: Fleet) -> dict[str, int]:
+    """How much the parts of a fleet keep."""
+    (watch,) = fleet.clouds.values()
+    access, claims, page = watch.access, watch._claims, fleet.page
+    shelves = {id(each.shelf): each.shelf for sections in page._sections.values() for each in sections}.values()
+    return {
+        "tokens": len(access._tokens),
+        "plugins": len(access._plugins),
+        "renewals": len(access._renewals),
+        "claims": len(claims._claims) + len(claims._lengths) + len(claims._wanted),
+        "slots": len(page._slots) + len(page._free),
+        "series": len(fleet._series),
+        "blocks": sum(len(shelf.blocks) for shelf in shelves),
+        "pieces": sum(len(shelf.pieces) for shelf in shelves),
+        "lines": sum(b"project_id=" in line for line in page.plain("text").splitlines()),
+        "loops": len(watch._tasks),
+        "watches": len(watch.projects),
+    }
+
+
+async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
+    """After ten rounds in each of which half of the projects were replaced, there is no series, task, token, plugin,
+    claim, block, thread or connection more than after the first."""
+    names = [cloud.add_project(f"project-{number}").name for number in range(6)]
+    for name in names:
+        cloud.deploy(name, server=f"server-of-{name}")
+    made = len(names)
+    settings = configuration(refresh={"discovery": "50ms"}, limits={"concurrency": 2})
+    async with cloud.exporter(settings) as exporter:
+        fleet: Fleet = exporter.fleet
+        await exporter.when(lambda page: page.total("heat_up") == 2 + len(names))
+        seen: list[weakref.ref[Any]] = []
+        first: dict[str, int] = {}
+        files, threads, tasks = 0, 0, 0
+        for turn in range(11):
+            for name in names[:3]:
+                cloud.world.remove_project(cloud.project(name).id)
+            names = names[3:] + [cloud.add_project(f"project-{made + number}").name for number in range(3)]
+            made += 3
+            for name in names[3:]:
+                cloud.deploy(name, server=f"server-of-{name}")
+            wanted = {FIRST, SECOND, *names}
+            await eventually(
+                lambda wanted=wanted: wanted == {each.state.name for each in fleet.watches() if each.state.up}
+            )
+            seen += [weakref.ref(watch) for watch in fleet.watches()]
+            assert {each.labels["project"] for each in await exporter.samples() if "project" in each.labels} == wanted
+            if turn == 0:
+                first = await eventually(lambda: calm(fleet))
+                files, threads = open_files(), threading.active_count()
+                tasks = len(asyncio.all_tasks())
+        last = await eventually(lambda: calm(fleet))
+        assert last == first
+        ids = {cloud.project(name).id for name in wanted}
+        named = {task.get_name() for task in asyncio.all_tasks()}
+        assert {name for name in named if name.startswith("refresh ")} == {f"refresh sim/{each}" for each in ids}
+        # A connection or a thread may be idle or in use just now; one for each project gone would be thirty.
+        assert len(asyncio.all_tasks()) <= tasks + 4
+        assert open_files() <= files + 6
+        assert threading.active_count() <= threads + 2
+        assert max(fleet.page._slots.values()) <= len(wanted) + 3 + 2
+        (watch,) = fleet.clouds.values()
+        assert set(watch.access._tokens) == {None, *ids}
+        assert set(watch._claims._claims) == ids
+        assert {each[2] for each in fleet._series if each[0] == "project"} == ids
+        page = await exporter.samples()
+        assert page.value("heat_projects_removed_total", reason="gone") == 3 * 11
+        gc.collect()
+        alive = {watch.state.name for reference in seen if (watch := reference()) is not None}
+        assert alive == wanted
+
+
+def calm(fleet: Fleet) -> dict[str, int] | None:
+    """What is held at a moment when no project is about to be asked for the first time."""
+    found = held(fleet)
+    return found if found["renewals"] == 0 and all(watch.state.up for watch in fleet.watches()) else None
+
+
+async def test_a_project_that_goes_while_its_token_is_asked_for_leaves_none(cloud: Cloud):
+    """A token that arrives when its project is gone is not kept."""
+    hold = Hold()
+    gone = cloud.add_project("gone")
+    late: list[Any] = []
+
+    async def slow(request: Any) -> None:
+        scope = (await request.json())["auth"]["scope"]["project"]
+        if scope.get("id") == gone.id:
+            late.append(request)
+            await hold(request)
+
+    cloud.authentication(slow)
+    async with cloud.exporter(configuration(refresh={"discovery": "50ms"})) as exporter:
+        await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
+        watch: CloudWatch = exporter.fleet.clouds["sim"]
+        # Not for long: Keystone answers when the exporter has forgotten why it asked.
+        for key in [key for key in cloud.world.grants if key[1] == gone.id]:
+            cloud.world.grants[key].clear()
+        await exporter.when(lambda page: page.value("heat_projects_removed_total", reason="gone") == 1)
+        cloud.world.grant(cloud.world.user("monitor").id, gone.id, "reader")
+        cloud.intercept(answering(503), "/v3/auth/projects")
+        hold.released.set()
+        await eventually(
+            lambda: cloud.requests.count(path="/v3/auth/tokens", status=201) >= 2 and not watch.access._renewals
+        )
+        await exporter.refreshed(2, SECOND)
+        assert gone.id not in watch.access._tokens
+        assert gone.id not in watch.access._plugins
+
+
+async def test_a_project_that_goes_before_its_first_answer_keeps_nobody_from_being_ready(cloud: Cloud):
+    """Readiness does not wait for the first attempt of a project that is watched no more."""
+    gone = cloud.add_project("gone")
+    cloud.listing(Hold(), "gone")
+    async with cloud.exporter(configuration(refresh={"discovery": "100ms"})) as exporter:
+        await exporter.when(lambda page: page.total("heat_up") == 2)
+        assert (await exporter.get("/-/ready")).status == 503
+        cloud.world.remove_project(gone.id)
+
+        async def ready() -> bool:
+            return (await exporter.get("/-/ready")).status == 200
+
+        await eventually(ready, "ready")
