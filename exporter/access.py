@@ -38,7 +38,7 @@ from exporter.errors import (
     TransportError,
 )
 from exporter.stopwatch import Stopwatch
-from exporter.threads import run_blocking
+from exporter.threads import run_blocking, wait_for_loop
 from exporter.units import format_duration
 
 if TYPE_CHECKING:
@@ -400,9 +400,7 @@ class CloudAccess:
         # for a call's first request is over when it begins.
         if not self._codes.first:
             loop, stopwatch = self._codes.caller
-            if loop.is_closed():
-                raise RuntimeError("too late for another request")
-            asyncio.run_coroutine_threadsafe(self.admitted(stopwatch), loop).result()
+            wait_for_loop(loop, lambda: self.admitted(stopwatch))
         self._codes.first = False
         return request
 

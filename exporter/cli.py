@@ -161,7 +161,7 @@ async def _once(settings: config.Config, output_file: str | None, *, show: bool)
         elif show:
             sys.stdout.buffer.write(text)
             sys.stdout.buffer.flush()
-        if not summarize(fleet):
+        if not summarize(fleet, to=sys.stderr if show else sys.stdout):
             raise SystemExit(1)
 
 

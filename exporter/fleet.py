@@ -77,7 +77,7 @@ class Fleet:
             config.limits.concurrency,
             names,
         ):
-            self.gate = Gate(config.limits.concurrency, names)
+            self.gate = Gate(config.limits.concurrency, names, getattr(self, "gate", None))
         self._stage = Stage(
             config=config,
             gate=self.gate,

@@ -1,10 +1,11 @@
-"""What a person at a terminal sees of one round: progress while it lasts, a table at its end. All of it on stderr."""
+"""What a person at a terminal sees of one round: progress while it lasts, a table at its end."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -56,6 +57,10 @@ def table(fleet: Fleet) -> Table:
     return result
 
 
+def _console(file: TextIO) -> Console:
+    return Console(file=file, width=None if file.isatty() else 200, soft_wrap=not file.isatty())
+
+
 def complaints(fleet: Fleet) -> list[str]:
     """What keeps the round from being a success: one line for each project, cloud and absence."""
     lines = [
@@ -73,11 +78,11 @@ def complaints(fleet: Fleet) -> list[str]:
     return lines
 
 
-def summarize(fleet: Fleet) -> bool:
-    """Print the table and the complaints; whether everything succeeded."""
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 200, soft_wrap=not sys.stderr.isatty())
+def summarize(fleet: Fleet, *, to: TextIO) -> bool:
+    """Print the table there and the complaints on stderr; whether everything succeeded."""
     if list(fleet.watches()):
-        console.print(table(fleet))
+        _console(to).print(table(fleet))
+    console = _console(sys.stderr)
     for cloud in fleet.clouds.values():
         if cloud.state.admin_token:
             line = (

@@ -1,12 +1,13 @@
-"""Running a blocking call beside the event loop without ever holding up the end of the program."""
+"""Between the event loop and blocking calls beside it, without ever holding up the end of the program."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -39,3 +40,26 @@ async def run_blocking(call: Callable[[], T], *, name: str) -> T:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await future
+
+
+def wait_for_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Have the event loop do some work, and wait in this other thread until it is done.
+
+    RuntimeError where the loop ends before it is; unlike asyncio.run_coroutine_threadsafe, no coroutine is left over.
+    """
+    done: Future[None] = Future()
+
+    def start() -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            error = RuntimeError("the event loop ended") if task.cancelled() else task.exception()
+            done.set_exception(error) if error else done.set_result(None)
+
+        loop.create_task(work()).add_done_callback(ended)
+
+    loop.call_soon_threadsafe(start)
+    while not done.done():
+        with suppress(TimeoutError):
+            done.exception(timeout=1)
+        if not done.done() and loop.is_closed():
+            raise RuntimeError("the event loop ended")
+    done.result()

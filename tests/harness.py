@@ -660,7 +660,7 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 
 @dataclass
 class Front:
-    """A TLS server in front of the simulator."""
+    """A server in front of the simulator."""
 
     url: str
     clients: list[Any] = field(default_factory=list)
@@ -682,6 +682,15 @@ async def tls_front(
     if client_authority is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_authority.file)
+    async with front_of(simulator, context, listen) as front:
+        yield front
+
+
+@asynccontextmanager
+async def front_of(
+    simulator: Simulator, context: ssl.SSLContext | None = None, listen: str = "127.0.0.1"
+) -> AsyncIterator[Front]:
+    """A server that hands every request on to the simulator; without TLS it serves as a proxy too."""
     front = Front("")
 
     async def forward(request: web.BaseRequest) -> web.StreamResponse:
@@ -696,9 +705,9 @@ async def tls_front(
             headers=kept,
             allow_redirects=False,
         ) as answer:
-            body = (await answer.read()).replace(
-                b"http://" + request.host.encode(), b"https://" + request.host.encode()
-            )
+            body = await answer.read()
+            if context is not None:
+                body = body.replace(b"http://" + request.host.encode(), b"https://" + request.host.encode())
             sent = {
                 name: answer.headers[name] for name in ("Content-Type", "X-Subject-Token") if name in answer.headers
             }
@@ -709,7 +718,7 @@ async def tls_front(
         await runner.setup()
         try:
             await web.TCPSite(runner, listen, 0, ssl_context=context).start()
-            front.url = f"https://{listen}:{runner.addresses[0][1]}"
+            front.url = f"{'https' if context else 'http'}://{listen}:{runner.addresses[0][1]}"
             yield front
         finally:
             # Closing politely would wait for clients that keep their connections.

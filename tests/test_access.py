@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 
 from exporter.access import CloudAccess
 from exporter.errors import AnswerError, ConfigError, RefreshError
-from exporter.simulator import Simulator
 from exporter.stopwatch import Stopwatch
 from tests import harness
 from tests.harness import (
@@ -29,6 +28,7 @@ from tests.harness import (
     Samples,
     answering,
     configuration,
+    front_of,
     page_of,
     run,
     serving,
@@ -519,24 +519,18 @@ async def test_the_name_in_the_certificate_is_checked(cloud: Cloud, tmp_path: Pa
 
 async def test_proxies_of_the_environment_are_used(cloud: Cloud):
     """`HTTP_PROXY` is for Keystone and for Heat alike; `NO_PROXY` takes them out again."""
-    proxied = []
-
-    async def proxy(request: web.BaseRequest, api: object) -> web.StreamResponse:
-        proxied.append(str(request.url))
-        return web.Response(status=502)
-
-    async with Simulator(harness.quiet_world()) as server:
-        server.intercept = proxy
-        cloud.monkeypatch.setenv("HTTP_PROXY", server.url)
-        cloud.monkeypatch.setenv("http_proxy", server.url)
-        page = await once(cloud)
-        assert page.value("heat_discovery_up", cloud="sim") == 0
-        assert any(url.startswith(cloud.simulator.auth_url) for url in proxied)
-        cloud.monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        cloud.monkeypatch.setenv("no_proxy", "127.0.0.1")
-        proxied.clear()
+    async with front_of(cloud.simulator) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy"):
+            cloud.monkeypatch.setenv(name, proxy.url)
         assert (await once(cloud)).total("heat_up") == 2
-        assert proxied == []
+        assert sorted(proxy.paths) == sorted(each.path for each in cloud.requests)
+        assert f"/heat/v1/{cloud.project().id}/software_deployments" in proxy.paths
+        assert "/v3/auth/tokens" in proxy.paths
+        for name in ("NO_PROXY", "no_proxy"):
+            cloud.monkeypatch.setenv(name, "127.0.0.1")
+        proxy.paths.clear()
+        assert (await once(cloud)).total("heat_up") == 2
+        assert proxy.paths == []
 
 
 # -- secrets

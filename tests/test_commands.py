@@ -200,7 +200,7 @@ async def test_check_prints_what_would_be_scraped(cloud: Cloud, config_file: Pat
     """`check` exits 0 with a table of the projects, prints no metrics, and listens nowhere."""
     done = await run("check", "--config.file", config_file)
     assert done.status == 0, done.stderr
-    assert table(done.stdout + done.stderr).keys() == {FIRST, SECOND}
+    assert table(done.stdout).keys() == {FIRST, SECOND}
     assert "heat_up" not in done.stdout
 
 
@@ -212,7 +212,7 @@ async def test_check_says_what_is_wrong(cloud: Cloud):
     config_file = cloud.configure(clouds=[{"name": "sim", "cloud": "simulator"}, {"cloud": "locked"}])
     done = await run("check", "--config.file", config_file)
     assert done.status == 1
-    assert table(done.stdout + done.stderr).keys() == {FIRST, SECOND}
+    assert table(done.stdout).keys() == {FIRST, SECOND}
     assert f"project {SECOND!r}" in done.stderr
     assert "forbidden: " in done.stderr
     assert "cloud 'locked': auth: " in done.stderr

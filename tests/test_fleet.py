@@ -45,7 +45,7 @@ PER_SERVER = "heat_server_software_deployments"
 CODES = "heat_software_deployment_status_codes"
 WITHHELD = "heat_series_withheld"
 REFRESHES = "heat_refreshes_total"
-SECONDS_AGO = 60.0
+CYCLES = 10
 
 
 @asynccontextmanager
@@ -62,6 +62,24 @@ def comparable(samples: Iterable[Sample], *without: str) -> Counter[tuple[str, f
     return Counter(
         (each.name, frozenset((key, value) for key, value in each.labels.items() if key not in without), each.value)
         for each in samples
+    )
+
+
+def counts(page: Samples, name: str = REFRESHES, **labels: str) -> Counter[tuple[str, str]]:
+    """A counter's values by cloud and project id, summed over its other labels."""
+    found: Counter[tuple[str, str]] = Counter()
+    for each in page.select(name, **labels):
+        found[each.labels["cloud"], each.labels["project_id"]] += int(each.value)
+    return found
+
+
+async def cycles(exporter: Exporter, number: int = CYCLES, **labels: str) -> Samples:
+    """The first page after so many more refreshes of every project that has these labels."""
+    await exporter.fleet.wait_ready()
+    before = counts(await exporter.samples(), **labels)
+    assert before
+    return await exporter.when(
+        lambda page: all(now - before[key] >= number for key, now in counts(page, **labels).items())
     )
 
 

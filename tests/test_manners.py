@@ -19,26 +19,22 @@ from tests.harness import (
     ONCE,
     SECOND,
     Cloud,
-    Exporter,
     Hold,
     Plan,
-    Samples,
     answering,
     configuration,
     eventually,
 )
-from tests.test_fleet import beside
+from tests.test_fleet import CYCLES, REFRESHES, beside, counts, cycles
 
 cloud = harness.cloud
 pytestmark = harness.sdk_warning
 
-CYCLES = 10
 INTERVAL = 0.1
 """The refresh interval of `configuration()`."""
 MORE = ("search", "mobile-api", "analytics")
 """Further projects of the cloud here, which has five with them."""
 PROJECTS = 5
-REFRESHES = "heat_refreshes_total"
 FAILURES = "heat_refresh_failures_total"
 
 
@@ -91,24 +87,6 @@ def listings(cloud: Cloud, **criteria: Any) -> dict[str, list[float]]:
     for each in cloud.requests.select(api="orchestration", method="GET", **criteria):
         found.setdefault(each.path.split("/")[3], []).append(each.time)
     return found
-
-
-def counts(page: Samples, name: str = REFRESHES, **labels: str) -> Counter[tuple[str, str]]:
-    """A counter's values by cloud and project id, summed over its other labels."""
-    found: Counter[tuple[str, str]] = Counter()
-    for each in page.select(name, **labels):
-        found[each.labels["cloud"], each.labels["project_id"]] += int(each.value)
-    return found
-
-
-async def cycles(exporter: Exporter, number: int = CYCLES, **labels: str) -> Samples:
-    """The first page after so many more refreshes of every project that has these labels."""
-    await exporter.fleet.wait_ready()
-    before = counts(await exporter.samples(), **labels)
-    assert before
-    return await exporter.when(
-        lambda page: all(now - before[key] >= number for key, now in counts(page, **labels).items())
-    )
 
 
 def assert_polite(cloud: Cloud) -> None:
@@ -202,7 +180,7 @@ async def test_one_authentication_for_each_project(cloud: Cloud, ledger: Ledger)
 
 
 async def test_one_authentication_for_each_token_s_life(cloud: Cloud, ledger: Ledger):
-    """While tokens end again and again none is asked for before its time, discovery's included, and no refresh fails."""
+    """While tokens end again and again none is asked for before its time, discovery included, and no refresh fails."""
     cloud.world.plan = Plan(churn=0, token_lifetime=4)
     async with cloud.exporter(configuration(refresh={"discovery": "100ms"})) as exporter:
         await eventually(lambda: len(ledger.asked) == PROJECTS and min(ledger.asked.values()) >= 3, "two renewals")
@@ -278,7 +256,7 @@ async def test_an_outage_of_the_whole_cloud_costs_no_token(cloud: Cloud, ledger:
 
 
 async def test_a_reload_asks_for_nothing_but_the_projects(cloud: Cloud, ledger: Ledger):
-    """Reloading the same configuration in the middle of it all costs one discovery: no token, no list before its turn."""
+    """Reloading the same configuration in the middle of it all costs a discovery: no token, no list before its turn."""
     settings = configuration()
     async with cloud.exporter(settings) as exporter:
         for number in range(1, 5):

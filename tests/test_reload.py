@@ -27,7 +27,7 @@ from tests.harness import (
     watch_of,
     written,
 )
-from tests.test_fleet import DEPLOYMENTS, PER_SERVER, REFRESHES, beside, lines, rows, scraping, withheld
+from tests.test_fleet import DEPLOYMENTS, PER_SERVER, REFRESHES, beside, cycles, lines, rows, scraping, withheld
 
 cloud = harness.cloud
 pytestmark = harness.sdk_warning
@@ -73,7 +73,8 @@ class Watcher:
         now = counters(page)
         for key in self._last.keys() & now.keys():
             assert now[key] >= self._last[key], key
-        own = {key for key in self._last if dict(key[1]).get("project") in self._projects}
+        mine = {("cloud", self._cloud)}
+        own = {key for key in self._last if mine <= key[1] and dict(key[1]).get("project") in self._projects}
         assert own <= now.keys()
         self._last = now
 
@@ -243,7 +244,7 @@ async def test_nothing_that_stays_is_lost(cloud: Cloud):
         async with scraping(exporter, watcher):
             for each in sections:
                 await reload(exporter, **each)
-                await exporter.refreshed(2)
+                await cycles(exporter, 2, cloud="sim")
         after = await exporter.samples()
         assert watcher.pages > 2 * len(sections)
         assert cloud.authentications() == 2
@@ -368,20 +369,16 @@ async def test_a_shorter_interval_is_in_force_at_once(cloud: Cloud):
         assert page.value("heat_refresh_interval_seconds", project=FIRST) < 60
 
 
-async def test_a_longer_interval(cloud: Cloud):
-    """Once the interval is an hour, each project is asked once more at most."""
-    async with cloud.exporter() as exporter:
-        await exporter.refreshed(2)
-        await reload(exporter, refresh=ONCE)
-        page = await exporter.when(
-            lambda page: [each.value for each in page.select("heat_refresh_interval_seconds")] == [3600, 3600]
-        )
-        asked = cloud.asked(FIRST)
-        await reload(exporter, refresh=ONCE, limits={"concurrency": 3})
-        cloud.add_project("clock")
-        await reload(exporter, refresh=ONCE)
-        await exporter.when(lambda page: page.get("heat_up", project="clock") == 1)
-        assert cloud.asked(FIRST) == asked == page.value(REFRESHES, project=FIRST)
+async def test_a_longer_interval_is_in_force_at_once(cloud: Cloud):
+    """Once a cloud's interval is an hour, its projects are asked no more, but for a refresh that is under way."""
+    async with beside(cloud, "other"), cloud.exporter(configuration(clouds=[SIM, {"cloud": "other"}])) as exporter:
+        await cycles(exporter, 2)
+        await reload(exporter, clouds=[{**SIM, "refresh": ONCE}, {"cloud": "other"}])
+        before = cloud.asked(FIRST), cloud.asked(SECOND)
+        page = await cycles(exporter, 8, cloud="other")
+        assert [each.value for each in page.select("heat_refresh_interval_seconds", cloud="sim")] == [3600, 3600]
+        assert cloud.asked(FIRST) <= before[0] + 1
+        assert cloud.asked(SECOND) <= before[1] + 1
 
 
 async def test_other_limits_of_series(cloud: Cloud):
@@ -509,24 +506,45 @@ async def test_a_reload_breaks_no_refresh_that_is_under_way(cloud: Cloud, change
         assert not page.select("heat_refresh_failures_total", cloud="sim")
 
 
-async def test_the_limit_on_refreshes_holds_across_reloads(cloud: Cloud):
-    """While the turns of before are still held, a reload that changes clouds or the limit gives no further ones."""
-    names = [FIRST, SECOND, *(cloud.add_project(f"more-{number}").name for number in range(6))]
+@pytest.mark.parametrize(
+    "concurrency",
+    [
+        3,
+        pytest.param(
+            4, marks=pytest.mark.xfail(reason="a gate of another size does not know the turns held before", strict=True)
+        ),
+    ],
+)
+async def test_the_limit_on_refreshes_holds_across_reloads(cloud: Cloud, concurrency: int):
+    """While the turns of before are still held, reloads that change clouds or the limit give no turn too many."""
+    for number in range(6):
+        cloud.add_project(f"more-{number}")
     hold = Hold()
-    for name in names:
-        cloud.listing(hold, name)
-    async with beside(cloud, "other") as other, cloud.exporter(configuration(limits={"concurrency": 3})) as exporter:
-        await eventually(lambda: cloud.requests.count(api="orchestration") == 3)
+
+    async def held(request: Any, api: str) -> None:
+        if api == "orchestration":
+            await hold(request)
+
+    def asked() -> int:
+        return cloud.requests.count(api="orchestration") + other.requests.count(api="orchestration")
+
+    refresh, limits = {"discovery": "50ms"}, {"concurrency": concurrency}
+    settings = configuration(refresh=refresh, limits={"concurrency": 3})
+    async with beside(cloud, "other") as other, cloud.exporter(settings) as exporter:
+        cloud.simulator.intercept = other.simulator.intercept = held
+        await eventually(lambda: asked() == 3)
         for clouds in ([SIM, {"cloud": "other"}], [SIM], [{"cloud": "other"}, SIM]):
-            await reload(exporter, limits={"concurrency": 3}, clouds=clouds)
+            await reload(exporter, refresh=refresh, limits=limits, clouds=clouds)
         cloud.add_project("late")
-        await eventually(lambda: exporter.fleet.clouds["other"].found, "the other cloud's projects")
-        await reload(exporter, limits={"concurrency": 3}, clouds=[SIM, {"cloud": "other"}])
-        await exporter.when(lambda page: page.value("heat_projects", cloud="sim", state="pending") == 9)
-        assert cloud.requests.count(api="orchestration") + other.requests.count(api="orchestration") == 3
+        await exporter.when(
+            lambda page: page.select(REFRESHES, project="late") and page.select(REFRESHES, cloud="other")
+        )
+        # Looking for projects needs no turn: whoever thinks that there is room had time to come meanwhile.
+        found = other.requests.count(path="/v3/auth/projects")
+        await eventually(lambda: other.requests.count(path="/v3/auth/projects") >= found + 10)
+        assert asked() <= concurrency
         hold.released.set()
         await exporter.when(lambda page: page.total("heat_up") == 9 + 2)
-    assert cloud.requests.peak(api="orchestration") <= 3
 
 
 async def test_reloads_come_one_after_the_other(cloud: Cloud):
@@ -559,7 +577,6 @@ async def test_reloads_come_one_after_the_other(cloud: Cloud):
         page = await exporter.samples()
         assert page.value(HASH) == load(9)().digest()
         await exporter.when(lambda page: page.total("heat_up") == 2)
-        assert cloud.authentications() == 2
         assert not (await exporter.samples()).select("heat_refresh_failures_total")
         # Nothing of the configurations in between is left.
         assert len([task for task in asyncio.all_tasks() if task.get_name().startswith("discovery")]) == 1
