@@ -19,14 +19,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import aiohttp
 from aiolimiter import AsyncLimiter
 
-from exporter import __version__
+from exporter import __version__, network
 from exporter.errors import (
     AnswerError,
     Api,
@@ -116,6 +115,8 @@ class CloudAccess:
         self._plugins: dict[str | None, Any] = {}
         self._renewals: dict[str | None, asyncio.Task[Token]] = {}
         self._codes = threading.local()
+        self._files = ""
+        """What the certificate files were when it was opened."""
         self._users = 0
         self._retired = False
 
@@ -136,10 +137,10 @@ class CloudAccess:
             self._timeout, self._silence, self._identity = timeout, silence, None
 
     def same_as(self, other: CloudAccess) -> bool:
-        """Whether both were opened with the same settings and credentials."""
+        """Whether both were opened with the same settings, credentials and certificates."""
         assert self._region is not None, "open() comes first"
         assert other._region is not None, "open() comes first"
-        return self._entry == other._entry and bool(self._region.config == other._region.config)
+        return (self._entry, self._files, self._region.config) == (other._entry, other._files, other._region.config)
 
     @property
     def own_project(self) -> str:
@@ -151,12 +152,13 @@ class CloudAccess:
         """Read the cloud's entry and make the one client session that all its requests use."""
         region: CloudRegion = await run_blocking(self._load, name=f"config-{self.name}")
         self._region = region
+        self._files = await run_blocking(lambda: network.fingerprint(region.config), name=f"config-{self.name}")
         try:
-            tls = _tls(*region.get_requests_verify_args())
+            tls = network.tls_context(*region.get_requests_verify_args())
         except ConfigError as error:
             raise ConfigError(f"cloud {self.name!r}: {error}") from None
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls, limit=0),
+            connector=aiohttp.TCPConnector(ssl=tls, limit=0, resolver=network.Resolver()),
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
             auto_decompress=False,  # bounded steps of our own instead
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -217,6 +219,9 @@ class CloudAccess:
         kept = self._tokens.get(project_id)
         if kept is not None and kept is not rejected and self._clock() < kept.renew_at:
             return kept
+        if kept is not None and kept is rejected:
+            for scope in self._alike(project_id):
+                self._tokens.pop(scope, None)
         renewal = next((self._renewals[scope] for scope in self._alike(project_id) if scope in self._renewals), None)
         if renewal is None:
             renewal = asyncio.create_task(self._renew(project_id, stopwatch), name=f"token {self.name}/{project_id}")
@@ -508,33 +513,3 @@ def _is_dns(error: BaseException) -> bool:
 
 def _is_tls(error: BaseException) -> bool:
     return any(isinstance(each, ssl.SSLError) for each in _chain(error))
-
-
-def _tls(verify: bool | str | None, cert: str | tuple[str, str] | None) -> ssl.SSLContext | bool:
-    """What requests would check and present, for our own connections."""
-    if verify is False:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        bundle = verify if isinstance(verify, str) else os.environ.get("REQUESTS_CA_BUNDLE")
-        bundle = bundle or os.environ.get("CURL_CA_BUNDLE")
-        try:
-            if bundle:
-                path = Path(bundle)
-                context = ssl.create_default_context(
-                    cafile=None if path.is_dir() else bundle, capath=bundle if path.is_dir() else None
-                )
-            else:
-                context = ssl.create_default_context()
-                import certifi  # what requests trusts without a setting
-
-                context.load_verify_locations(cafile=certifi.where())
-        except OSError as error:
-            raise ConfigError(f"the CA bundle {bundle!r} can't be read: {error}") from None
-    if cert:
-        try:
-            context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
-        except OSError as error:
-            raise ConfigError(f"the client certificate {cert!r} can't be read: {error}") from None
-    return context

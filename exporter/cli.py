@@ -159,8 +159,11 @@ async def _once(settings: config.Config, output_file: str | None, *, show: bool)
         if output_file is not None:
             _write(Path(output_file), text)
         elif show:
-            sys.stdout.buffer.write(text)
-            sys.stdout.buffer.flush()
+            try:
+                sys.stdout.buffer.write(text)
+                sys.stdout.buffer.flush()
+            except OSError as error:
+                raise ConfigError(f"stdout can't be written: {error.strerror}") from None
         if not summarize(fleet, to=sys.stderr if show else sys.stdout):
             raise SystemExit(1)
 

@@ -227,6 +227,8 @@ class CloudWatch:
                 advice = "give its id, or its name and domain"
                 ambiguous = AnswerError(f"the name {name!r} stands for several: {advice}", api="identity", status=409)
                 matches = [project for project in matches if project.id in self.projects]  # nothing is removed
+            elif not matches[0].enabled:
+                missing.append(f"{name} (disabled)")
             found |= {project.id: project for project in matches}
         return _Found(list(found.values()), missing, visible, ambiguous)
 

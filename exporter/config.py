@@ -135,6 +135,9 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+ExitCode = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what a bucket's bound, a double, holds exactly
+
+
 class Buckets(_Model):
     """Upper bounds of the histograms; +Inf is implied."""
 
@@ -142,7 +145,7 @@ class Buckets(_Model):
         _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE, _HOUR, 6 * _HOUR, _DAY, 7 * _DAY, 30 * _DAY, 365 * _DAY,
     )  # fmt: skip
     """For age and state_age; thresholds.stuck_after is always one of them."""
-    deploy_status_code: Annotated[tuple[int, ...], AfterValidator(_ascending)] = (
+    deploy_status_code: Annotated[tuple[ExitCode, ...], AfterValidator(_ascending)] = (
         0, 1, 2, 125, 126, 127, 128, 137, 143, 255,
     )  # fmt: skip
     """For exit codes."""

@@ -28,10 +28,13 @@ from exporter.page import Page
 from exporter.refresh import ProjectWatch
 from exporter.snapshot import Snapshot
 from exporter.state import ExporterState, ProjectKey, ProjectState
+from exporter.threads import run_blocking
 
 log = structlog.get_logger("fleet")
 
 EXPIRY_CHECK: Final = 1.0
+# One in so many series of servers is left free where the page has to be cut.
+SPARE_SHARE: Final = 20
 # Series of process_* and python_*, which the web server adds to a page.
 OWN_SERIES: Final = 20
 
@@ -50,7 +53,10 @@ class Fleet:
         self._series: dict[tuple[str, ...], tuple[int, int]] = {}
         """By owner of a part of the page: how many series of servers it shows, and how many others."""
         self._cutting = False
-        self._take(config)
+        self.page: Page
+        self.gate: Gate
+        self._stage: Stage
+        self._take(config, before=None)
         self.state = ExporterState(
             version=__version__,
             python_version=platform.python_version(),
@@ -61,9 +67,8 @@ class Fleet:
         for cloud in config.clouds:
             self.clouds[cloud.name] = CloudWatch(cloud, _access(cloud), self._stage)
 
-    def _take(self, config: Config) -> None:
+    def _take(self, config: Config, *, before: Config | None) -> None:
         """Go by a configuration, but for its clouds."""
-        before = getattr(self, "config", None)
         self.config = config
         self.families = chosen(config.metrics.include, config.metrics.exclude)
         if before is None or before.metrics != config.metrics:
@@ -77,7 +82,7 @@ class Fleet:
             config.limits.concurrency,
             names,
         ):
-            self.gate = Gate(config.limits.concurrency, names, getattr(self, "gate", None))
+            self.gate = Gate(config.limits.concurrency, names, None if before is None else self.gate)
         self._stage = Stage(
             config=config,
             gate=self.gate,
@@ -126,7 +131,7 @@ class Fleet:
         async with self._reloading:
             opened: dict[str, CloudAccess] = {}
             try:
-                config = await asyncio.to_thread(load)
+                config = await run_blocking(load, name="config")
                 for cloud in config.clouds:
                     opened[cloud.name] = _access(cloud)
                     await opened[cloud.name].open()
@@ -143,8 +148,9 @@ class Fleet:
 
     def _apply(self, config: Config, opened: Mapping[str, CloudAccess]) -> list[CloudAccess]:
         """Go by a configuration whose clouds were opened; the accesses that nothing uses any more."""
+        self._ready = self.ready  # what was true stays so, whatever clouds come now
         page = self.page
-        self._take(config)
+        self._take(config, before=self.config)
         unused: list[CloudAccess] = []
         for name in [name for name in self.clouds if name not in opened]:
             if (task := self._tasks.pop(name, None)) is not None:
@@ -271,7 +277,8 @@ class Fleet:
         # Each cut shows its project anew, and so comes by here.
         if self._cutting or not self.config.limits.series or sum(sizes.values()) <= (budget := self._budget()):
             return
-        most = ceiling(sizes.values(), budget)
+        # With some room to spare, or the next refresh would make all of it necessary again.
+        most = ceiling(sizes.values(), budget - budget // SPARE_SHARE)
         self._cutting = True
         try:
             for watch in list(self.watches()):

@@ -21,10 +21,13 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from exporter.errors import DecodeError
+from exporter.errors import DecodeError, TooLargeError
 from exporter.records import Deployment, Rejection, salvage
+from exporter.units import format_size
 
 BATCH_BYTES: Final = 256 * 1024
+# Heat takes no request above 1 MiB, so no honest record comes near this; a longer one would hold up everything else.
+RECORD_BYTES: Final = 16 * 1024 * 1024
 ENVELOPE_KEY: Final = "software_deployments"
 
 _BLANKS: Final = b" \t\n\r"
@@ -70,7 +73,7 @@ class ListingDecoder:
     """Turns the body of one listing into batches: `feed` each chunk, then `close`; iterate over what they return.
 
     Both return generators so that the caller can let others run between two batches. DecodeError is raised for
-    anything but exactly one documented envelope.
+    anything but exactly one documented envelope, TooLargeError for a record of more than RECORD_BYTES.
     """
 
     def __init__(self, *, batch_bytes: int = BATCH_BYTES) -> None:
@@ -80,6 +83,7 @@ class ListingDecoder:
         self._inside = False  # past the `[`
         self._separator: bytes | None = None
         self._any = False  # an element was seen, so a comma must come before the next
+        self._comma = False  # a comma was consumed; unless `_any` again, an element must come
 
     def feed(self, chunk: bytes) -> Iterator[Batch]:
         """The batches that are complete with these bytes."""
@@ -93,6 +97,8 @@ class ListingDecoder:
                 if (batch := self._cut()) is not None:
                     yield batch
                 if len(self._buffer) == size:  # no record is complete yet
+                    if size >= RECORD_BYTES:
+                        raise TooLargeError(f"one record of the listing is larger than {format_size(RECORD_BYTES)}")
                     self._wanted = 2 * size
                     break
                 self._wanted = step
@@ -110,6 +116,8 @@ class ListingDecoder:
         del tail[-1:]
         self._buffer = tail
         if not tail.strip(_BLANKS):
+            if self._comma and not self._any:
+                raise DecodeError("the listing is not JSON: a comma at its end")
             return
         self._skip_comma()
         batch = self._decode(bytes(self._buffer)) or self._walk(final=True)
@@ -151,10 +159,11 @@ class ListingDecoder:
         if not rest.strip(_BLANKS):
             raise DecodeError("the listing is not JSON: a comma at its end")
         self._buffer = rest
-        self._any = False
+        self._any, self._comma = False, True
 
     def _cut(self) -> Batch | None:
         """One batch from the front of a full buffer, or None where no record is complete."""
+        self._trim()
         buffer = self._buffer
         if self._any:
             if not buffer.lstrip(_BLANKS + b","):
@@ -176,6 +185,14 @@ class ListingDecoder:
                     return batch
             self._separator = None  # perhaps it was found inside a string: look for another one
         return self._walk(final=False)
+
+    def _trim(self) -> None:
+        """Forget blanks between two elements and after the list: however many there are, they mean nothing."""
+        stripped = self._buffer.strip(_BLANKS)
+        if len(stripped) < _UNFINISHED and (marks := b"".join(stripped.split())) in (b"", b",", b"]", b"]}"):
+            self._buffer = bytearray(marks)
+        else:
+            del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(_BLANKS))]
 
     def _decode(self, elements: bytes) -> Batch | None:
         """All of some whole elements, or None if they are not such (or only the slow way can tell)."""

@@ -16,7 +16,7 @@ from exporter.listing import Batch, ListingDecoder
 from exporter.units import format_duration, format_size
 
 _API: Final = "orchestration"
-_STEP: Final = 1024 * 1024
+_STEP: Final = 256 * 1024
 
 
 class Listing:
@@ -35,6 +35,7 @@ class Listing:
             raise self._access.no_endpoint()
         url = f"{self._token.endpoint}/software_deployments"
         counted = self._access.traffic.requests
+        answered = False
         try:
             async with self._access.client.get(
                 url,
@@ -43,6 +44,7 @@ class Listing:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._silence, sock_read=self._silence),
             ) as answer:
                 counted[_API, str(answer.status)] += 1
+                answered = True
                 if answer.status != 200:
                     raise AnswerError(
                         f"Heat answered {answer.status} {answer.reason or ''}".rstrip(),
@@ -64,14 +66,15 @@ class Listing:
                             )
                         for batch in decoder.feed(part):
                             yield batch
-                            await asyncio.sleep(0)  # let others run
+                            await asyncio.sleep(0)
+                        await asyncio.sleep(0)  # let others run, also where no batch is complete yet
                 for batch in decoder.close():
                     yield batch
         except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
-            failure = self._failure(error)
-            if self.size == 0 and not isinstance(error, aiohttp.ClientPayloadError):
+            raise self._failure(error) from None
+        finally:
+            if not answered:
                 counted[_API, "error"] += 1
-            raise failure from None
 
     def _failure(self, error: Exception) -> RefreshError:
         text = f"can't list software deployments: {_said(error)}"

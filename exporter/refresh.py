@@ -11,7 +11,7 @@ import random
 from array import array
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -97,6 +97,8 @@ class ProjectWatch:
         self._shared = shared
         self._failures = 0
         self._listing_time = 0.0
+        self._readmitted = asyncio.Event()
+        """Set where a failing project may be asked again at once."""
         self._repaced = asyncio.Event()
         """Set when another interval is in force."""
         self._slow = False
@@ -119,7 +121,10 @@ class ProjectWatch:
                 delay = pace.retry_delay(
                     self._failures, self.state.interval, retry_after=error.retry_after, random=self._shared.random
                 )
-                await asyncio.sleep(delay)
+                self._readmitted.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._readmitted.wait()
                 continue
             # All first refreshes start together; from the second on each has its own place in the interval.
             place = pace.spread("/".join(self.key)) if first else 0.0
@@ -238,6 +243,10 @@ class ProjectWatch:
     def move(self, shared: Surroundings) -> None:
         """Go by other settings from now on; data and counters stay as they are, and so does the next turn, but for
         another interval."""
+        if shared.access is not self._shared.access:
+            # Other credentials or another address: what was wrong with the ones before says nothing of them.
+            self._failures = 0
+            self._readmitted.set()
         self._shared = shared
         if (interval := self._interval_in_force()) != self.state.interval:
             self._replace(replace(self.state, interval=interval))

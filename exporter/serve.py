@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
+from yarl import URL
 
 from exporter import __version__
 from exporter.config import Config
@@ -54,8 +54,9 @@ async def listening(server: Server, addresses: Sequence[Address]) -> AsyncIterat
             site = web.TCPSite(runner, host, port)
             try:
                 await site.start()
-            except OSError as error:
-                raise ConfigError(f"can't listen on {host or ''}:{port}: {error.strerror or error}") from None
+            except (OSError, UnicodeError) as error:
+                said = getattr(error, "strerror", None) or error
+                raise ConfigError(f"can't listen on {host or ''}:{port}: {said}") from None
             ports = [name[1] for name in runner.addresses]
         yield ports
     finally:
@@ -75,13 +76,18 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse, as ConfigError, a path that is none or somebody else's, and a URL that is none."""
         path = self.telemetry_path
-        if not path.startswith("/") or path.startswith("/-/") or path in ("/probe", "/sd") or "{" in path:
+        if not path.startswith("/") or path.startswith("/-/") or path in ("/probe", "/sd") or {*"{}"} & {*path}:
             raise ConfigError(f"--web.telemetry-path: expected a path of its own such as /metrics, not {path!r}")
         if self.external_url is not None:
-            parts = urlsplit(self.external_url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
+            try:
+                parts = URL(self.external_url)
+                usable = parts.scheme in ("http", "https") and bool(parts.host) and parts.port is not None
+            except ValueError:
+                usable = False
+            if not usable or parts.user or parts.password or parts.query_string or parts.fragment:
+                # Never the URL itself: it may hold a password.
                 raise ConfigError(
-                    f"--web.external-url: expected a URL such as https://host/path, not {self.external_url!r}"
+                    "--web.external-url: expected a URL such as https://host/path, without user, query or fragment"
                 )
 
 

@@ -93,7 +93,7 @@ class Server:
         self._stopping = True
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        format = choose_format(request.headers.get("Accept"))
+        format = choose_format(_joined(request, "Accept"))
         names = request.query.getall("name[]", None)
         page = self._fleet.page
         if names is not None:
@@ -102,7 +102,7 @@ class Server:
                 return _exposition(request, format, selected + self._own.write(format, own))
             return _exposition(request, format, selected, end=True)
         own_text = self._own.write(format, None)
-        if accepts_gzip(request.headers.get("Accept-Encoding")):
+        if accepts_gzip(_joined(request, "Accept-Encoding")):
             return _answer(format, gzip_member(page.deflated(format), piece(own_text).deflated), gzip=True)
         return _answer(format, page.plain(format) + own_text, gzip=False)
 
@@ -120,7 +120,7 @@ class Server:
             return web.Response(status=400, text="Several projects have this name: give the id\n")
         names = request.query.getall("name[]", None)
         families = None if names is None else named(names, self._fleet.families)
-        format = choose_format(request.headers.get("Accept"))
+        format = choose_format(_joined(request, "Accept"))
         body = self._fleet.page.owned(("project", *found[0]), format, families)
         return _exposition(request, format, body, end=True)
 
@@ -129,7 +129,7 @@ class Server:
         if not all(cloud.found for cloud in clouds):
             return web.Response(status=503, text="Waiting for the projects of each cloud\n")
         external = self._external
-        target = request.host if external is None else external.authority
+        target = request.host if external is None else _host_and_port(external)
         scheme = request.scheme if external is None else external.scheme
         prefix = "" if external is None else external.path.rstrip("/")
         entries = [
@@ -185,11 +185,23 @@ class Server:
         )
 
 
+def _joined(request: web.Request, header: str) -> str:
+    """All lines of a header that may stand several times, as one."""
+    return ",".join(request.headers.getall(header, ()))
+
+
+def _host_and_port(url: URL) -> str:
+    """What a scrape target is made of: no user, and an IPv6 address in brackets."""
+    host = url.raw_host or ""
+    host = f"[{host}]" if ":" in host else host
+    return host if url.explicit_port is None else f"{host}:{url.explicit_port}"
+
+
 def _exposition(request: web.Request, format: Format, body: bytes, *, end: bool = False) -> web.Response:
     """Some text that is not kept compressed; `end` where it lacks OpenMetrics' end mark."""
     if end and format == "openmetrics":
         body += END_OF_OPENMETRICS
-    gzip = accepts_gzip(request.headers.get("Accept-Encoding"))
+    gzip = accepts_gzip(_joined(request, "Accept-Encoding"))
     return _answer(format, igzip.compress(body, compresslevel=1) if gzip else body, gzip=gzip)
 
 

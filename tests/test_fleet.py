@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import inspect
 import random
+import re
 import threading
 import weakref
 from collections import Counter
@@ -65,22 +67,43 @@ def comparable(samples: Iterable[Sample], *without: str) -> Counter[tuple[str, f
     )
 
 
-def counts(page: Samples, name: str = REFRESHES, **labels: str) -> Counter[tuple[str, str]]:
-    """A counter's values by cloud and project id, summed over its other labels."""
-    found: Counter[tuple[str, str]] = Counter()
-    for each in page.select(name, **labels):
-        found[each.labels["cloud"], each.labels["project_id"]] += int(each.value)
+async def look(exporter: Exporter) -> Samples:
+    """What /metrics shows now, read the quick way: these tests look at thousands of pages, of labels without quotes."""
+    found = Samples()
+    for line in (await exporter.get()).text.splitlines():
+        if not line.startswith("#"):
+            name, _, rest = line.partition("{")
+            labels, _, value = rest.rpartition("} ") if rest else ("", "", line.rpartition(" ")[2])
+            found.append(Sample(name.partition(" ")[0], dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)))
+    return found
+
+
+async def when(exporter: Exporter, check: Callable[[Samples], Any]) -> Samples:
+    """The first page that fulfils the check."""
+
+    async def page() -> Samples | None:
+        found = await look(exporter)
+        return found if check(found) else None
+
+    found: Samples = await eventually(page, inspect.getsource(check).strip())
     return found
 
 
 async def cycles(exporter: Exporter, number: int = CYCLES, **labels: str) -> Samples:
-    """The first page after so many more refreshes of every project that has these labels."""
+    """A page after so many more refreshes of every project that has these labels."""
+
+    def refreshes() -> dict[Any, int]:
+        found = {(watch.key, watch.state.name): watch.state.refreshes for watch in exporter.fleet.watches()}
+        wanted = {"cloud": lambda key: key[0].cloud, "project": lambda key: key[1]}
+        return {key: each for key, each in found.items() if all(wanted[name](key) == labels[name] for name in labels)}
+
     await exporter.fleet.wait_ready()
-    before = counts(await exporter.samples(), **labels)
+    before = refreshes()
     assert before
-    return await exporter.when(
-        lambda page: all(now - before[key] >= number for key, now in counts(page, **labels).items())
+    await eventually(
+        lambda: all(now - before.get(key, 0) >= number for key, now in refreshes().items()), f"{number} more refreshes"
     )
+    return await look(exporter)
 
 
 # -- several clouds
@@ -100,10 +123,11 @@ async def test_clouds_have_credentials_intervals_and_projects_of_their_own(cloud
         ]
         async with cloud.exporter(configuration(clouds=clouds)) as exporter:
             await exporter.fleet.wait_ready()
-            page = await exporter.when(
+            page = await when(
+                exporter,
                 lambda page: (
                     page.value(REFRESHES, cloud="third") >= 3 and page.value(REFRESHES, cloud="sim", project=FIRST) >= 3
-                )
+                ),
             )
     assert {(each.labels["cloud"], each.labels["project"]): each.value for each in page.select("heat_up")} == {
         ("sim", FIRST): 1, ("sim", SECOND): 1, ("other", SECOND): 1, ("third", "data-pipeline"): 1,
@@ -130,7 +154,7 @@ async def test_the_same_id_in_two_clouds_is_two_projects(cloud: Cloud):
         settings = configuration(refresh={"discovery": "100ms"}, clouds=clouds)
         async with cloud.exporter(settings) as exporter:
             await exporter.fleet.wait_ready()
-            page = await exporter.samples()
+            page = await look(exporter)
             mine, theirs = ({"cloud": name, "project_id": cloud.project().id} for name in ("sim", "other"))
             assert page.cells(DEPLOYMENTS, "status", **mine) == {"COMPLETE": 1}
             assert page.cells(DEPLOYMENTS, "status", **theirs) == {"FAILED": 3}
@@ -138,12 +162,12 @@ async def test_the_same_id_in_two_clouds_is_two_projects(cloud: Cloud):
             assert page.total("heat_cloud_admin_token") == 0
 
             other.listing(answering(500))
-            page = await exporter.when(lambda page: page.value("heat_up", cloud="other", project=FIRST) == 0)
+            page = await when(exporter, lambda page: page.value("heat_up", cloud="other", project=FIRST) == 0)
             assert page.value("heat_up", **mine) == 1
             assert not page.select("heat_refresh_failures_total", cloud="sim")
 
             other.project(SECOND).enabled = False
-            page = await exporter.when(lambda page: not page.select("heat_up", cloud="other", project=SECOND))
+            page = await when(exporter, lambda page: not page.select("heat_up", cloud="other", project=SECOND))
             assert page.value("heat_up", cloud="sim", project=SECOND) == 1
             assert page.cells(DEPLOYMENTS, "status", cloud="sim", project=SECOND) == {"COMPLETE": 1}
             assert page.cells("heat_projects_removed_total", "cloud", "reason") == {("other", "disabled"): 1}
@@ -216,12 +240,12 @@ def fill(cloud: Cloud) -> None:
 
 
 @asynccontextmanager
-async def scraping(exporter: Exporter, look: Callable[[Samples], None]) -> AsyncIterator[None]:
+async def scraping(exporter: Exporter, note: Callable[[Samples], None]) -> AsyncIterator[None]:
     """While this lasts, page after page is scraped and looked at; at least one is."""
 
     async def scrape() -> None:
         while True:
-            look(await exporter.samples())
+            note(await look(exporter))
 
     task = asyncio.create_task(scrape())
     try:
@@ -243,7 +267,7 @@ async def test_an_administrator_s_token_counts_everything_once(cloud: Cloud):
     sums: list[Counter[str]] = []
     pages = 0
 
-    def look(page: Samples) -> None:
+    def note(page: Samples) -> None:
         nonlocal pages
         pages += 1
         sums.append(Counter())
@@ -251,10 +275,10 @@ async def test_an_administrator_s_token_counts_everything_once(cloud: Cloud):
             sums[-1][each.labels["status"]] += int(each.value)
 
     with capture_logs() as logs:
-        async with cloud.exporter() as exporter, scraping(exporter, look):
+        async with cloud.exporter() as exporter, scraping(exporter, note):
             await exporter.fleet.wait_ready()
             complete = len(sums)
-            page = await exporter.when(lambda page: all(each.value >= 10 for each in page.select(REFRESHES)))
+            page = await when(exporter, lambda page: all(each.value >= 10 for each in page.select(REFRESHES)))
     assert all(each <= expected for each in sums)
     assert all(+each == expected for each in sums[complete + 1 :])
     assert len(sums) > complete + 10
@@ -277,7 +301,7 @@ async def test_an_ordinary_cloud_has_no_administrator_s_token(cloud: Cloud):
     """Where no listings meet, the gauge is 0 and nothing is said."""
     with capture_logs() as logs:
         async with cloud.exporter() as exporter:
-            page = await exporter.refreshed(3)
+            page = await cycles(exporter, 3)
     assert page.value("heat_cloud_admin_token", cloud="sim") == 0
     assert not [line for line in logs if "admin" in line["event"]]
 
@@ -383,12 +407,12 @@ async def test_a_running_fleet_settles_a_mixed_cloud(cloud: Cloud):
             await exporter.fleet.wait_ready()
             totals: list[float] = []
             async with scraping(exporter, lambda page: totals.append(page.total(DEPLOYMENTS))):
-                await exporter.when(lambda page: shown(page, mine) == belongings(world, mine))
+                await when(exporter, lambda page: shown(page, mine) == belongings(world, mine))
                 # The smallest listing grows to be the second longest one: what it shares with another goes over.
                 for number in range(40):
                     world.add_deployment(mine[-1].id, f"new-{number}", world.add_config(mine[-1].id, "x").id)
                 most = len(world.deployments)
-                page = await exporter.when(lambda page: shown(page, mine) == belongings(world, mine))
+                page = await when(exporter, lambda page: shown(page, mine) == belongings(world, mine))
     assert page.total(DEPLOYMENTS) == most
     assert max(totals) <= most
     assert len(totals) > 3
@@ -457,13 +481,13 @@ async def test_so_many_series_on_the_whole_page(cloud: Cloud):
     settings = configuration(limits={"series": limit})
     counts: list[int] = []
 
-    def look(page: Samples) -> None:
+    def note(page: Samples) -> None:
         counts.append(len(page))
 
     async with cloud.exporter(settings) as exporter:
-        async with scraping(exporter, look):
+        async with scraping(exporter, note):
             await exporter.fleet.wait_ready()
-            page = await exporter.when(lambda page: all(each.value >= 5 for each in page.select(REFRESHES)))
+            page = await when(exporter, lambda page: all(each.value >= 5 for each in page.select(REFRESHES)))
         assert max(counts) <= limit
         assert rows(page)[SECOND] == sizes[SECOND]
         assert rows(page)["mobile-api"] == sizes["mobile-api"]
@@ -480,7 +504,7 @@ async def test_so_many_series_on_the_whole_page(cloud: Cloud):
         for deployment in list(cloud.world.deployments.values()):
             if deployment.project_id == cloud.project("search").id:
                 cloud.world.remove(deployment.id)
-        page = await exporter.when(lambda page: not withheld(page))
+        page = await when(exporter, lambda page: not withheld(page))
         assert rows(page)[FIRST] == sizes[FIRST]
         assert len(page) <= limit
 
@@ -588,7 +612,7 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
     settings = configuration(refresh={"discovery": "50ms"}, limits={"concurrency": 2})
     async with cloud.exporter(settings) as exporter:
         fleet: Fleet = exporter.fleet
-        await exporter.when(lambda page: page.total("heat_up") == 2 + len(names))
+        await when(exporter, lambda page: page.total("heat_up") == 2 + len(names))
         seen: list[weakref.ref[Any]] = []
         first: dict[str, int] = {}
         files, threads, tasks = 0, 0, 0
@@ -604,7 +628,7 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
                 lambda wanted=wanted: wanted == {each.state.name for each in fleet.watches() if each.state.up}
             )
             seen += [weakref.ref(watch) for watch in fleet.watches()]
-            assert {each.labels["project"] for each in await exporter.samples() if "project" in each.labels} == wanted
+            assert {each.labels["project"] for each in await look(exporter) if "project" in each.labels} == wanted
             if turn == 0:
                 first = await eventually(lambda: calm(fleet))
                 files, threads = open_files(), threading.active_count()
@@ -623,7 +647,7 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
         assert set(watch.access._tokens) == {None, *ids}
         assert set(watch._claims._claims) == ids
         assert {each[2] for each in fleet._series if each[0] == "project"} == ids
-        page = await exporter.samples()
+        page = await look(exporter)
         assert page.value("heat_projects_removed_total", reason="gone") == 3 * 11
         gc.collect()
         alive = {watch.state.name for reference in seen if (watch := reference()) is not None}
@@ -655,14 +679,14 @@ async def test_a_project_that_goes_while_its_token_is_asked_for_leaves_none(clou
         # Not for long: Keystone answers when the exporter has forgotten why it asked.
         for key in [key for key in cloud.world.grants if key[1] == gone.id]:
             cloud.world.grants[key].clear()
-        await exporter.when(lambda page: page.value("heat_projects_removed_total", reason="gone") == 1)
+        await when(exporter, lambda page: page.value("heat_projects_removed_total", reason="gone") == 1)
         cloud.world.grant(cloud.world.user("monitor").id, gone.id, "reader")
         cloud.intercept(answering(503), "/v3/auth/projects")
         hold.released.set()
         await eventually(
             lambda: cloud.requests.count(path="/v3/auth/tokens", status=201) >= 2 and not watch.access._renewals
         )
-        await exporter.refreshed(2, SECOND)
+        await cycles(exporter, 2, project=SECOND)
         assert gone.id not in watch.access._tokens
         assert gone.id not in watch.access._plugins
 
@@ -672,7 +696,7 @@ async def test_a_project_that_goes_before_its_first_answer_keeps_nobody_from_bei
     gone = cloud.add_project("gone")
     cloud.listing(Hold(), "gone")
     async with cloud.exporter(configuration(refresh={"discovery": "100ms"})) as exporter:
-        await exporter.when(lambda page: page.total("heat_up") == 2)
+        await when(exporter, lambda page: page.total("heat_up") == 2)
         assert (await exporter.get("/-/ready")).status == 503
         cloud.world.remove_project(gone.id)
 

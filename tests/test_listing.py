@@ -217,6 +217,8 @@ MALFORMED = {
     "first another key": b'{"next": null, "software_deployments": [{"id": "a"}]}',
     "key twice": b'{"software_deployments": [{"id": "a"}], "software_deployments": [{"id": "b"}]}',
     "trailing comma": b'{"software_deployments": [{"id": "a"},]}',
+    "trailing comma after blanks": b'{"software_deployments": [{"id": "a"} ,  ]  } ',
+    "trailing comma after no object": b'{"software_deployments": [1,]}',
     "leading comma": b'{"software_deployments": [,{"id": "a"}]}',
     "comma alone": b'{"software_deployments": [,]}',
     "two commas": b'{"software_deployments": [{"id": "a"},,{"id": "b"}]}',
@@ -279,7 +281,7 @@ PLACES = {
 def refused(body: bytes) -> None:
     """Holds that a body is refused whatever its pieces and batches."""
     for cut in (whole, bytewise):
-        for batch_bytes in (8, 64, BATCH_BYTES):
+        for batch_bytes in (1, 8, 64, BATCH_BYTES):
             with pytest.raises(DecodeError) as caught:
                 outcome(cut(body), batch_bytes=batch_bytes)
             assert (caught.value.reason, caught.value.api) == ("decode", "orchestration")

@@ -27,7 +27,19 @@ from tests.harness import (
     watch_of,
     written,
 )
-from tests.test_fleet import DEPLOYMENTS, PER_SERVER, REFRESHES, beside, cycles, lines, rows, scraping, withheld
+from tests.test_fleet import (
+    DEPLOYMENTS,
+    PER_SERVER,
+    REFRESHES,
+    beside,
+    cycles,
+    lines,
+    look,
+    rows,
+    scraping,
+    when,
+    withheld,
+)
 
 cloud = harness.cloud
 pytestmark = harness.sdk_warning
@@ -171,14 +183,14 @@ async def test_a_bad_configuration_is_refused_whole(cloud: Cloud, kind: str):
 
     with capture_logs() as logs:
         async with cloud.exporter(load()) as exporter:
-            page = await exporter.when(lambda page: page.total("heat_up") == 2)
+            page = await when(exporter, lambda page: page.total("heat_up") == 2)
             clients = {each.access.client for each in exporter.fleet.clouds.values()}
             BAD[kind](cloud, file)
             for _ in range(2):
                 with pytest.raises(ConfigError):
                     await exporter.fleet.reload(load)
             async with scraping(exporter, Watcher(FIRST, SECOND)):
-                refused = await exporter.refreshed(2)
+                refused = await cycles(exporter, 2)
             assert refused.value(SUCCESSFUL) == 0
             assert (refused.value(HASH), refused.value(TIMESTAMP)) == (page.value(HASH), page.value(TIMESTAMP))
             assert {each.access.client for each in exporter.fleet.clouds.values()} == clients
@@ -188,7 +200,7 @@ async def test_a_bad_configuration_is_refused_whole(cloud: Cloud, kind: str):
             cloud.write()
             cloud.configure(clouds=[SIM])
             await exporter.fleet.reload(load)
-            accepted = await exporter.samples()
+            accepted = await look(exporter)
             assert accepted.value(SUCCESSFUL) == 1
             assert accepted.value(HASH) == page.value(HASH)
             assert accepted.value(TIMESTAMP) > page.value(TIMESTAMP)
@@ -236,8 +248,8 @@ async def test_nothing_that_stays_is_lost(cloud: Cloud):
         {},
     ]
     async with beside(cloud, "other"), cloud.exporter() as exporter:
-        await exporter.refreshed(2)
-        before = await exporter.samples()
+        await cycles(exporter, 2)
+        before = await look(exporter)
         tokens = dict(exporter.fleet.clouds["sim"].access._tokens)
         watch = watch_of(exporter.fleet)
         watcher = Watcher(FIRST, SECOND)
@@ -245,7 +257,7 @@ async def test_nothing_that_stays_is_lost(cloud: Cloud):
             for each in sections:
                 await reload(exporter, **each)
                 await cycles(exporter, 2, cloud="sim")
-        after = await exporter.samples()
+        after = await look(exporter)
         assert watcher.pages > 2 * len(sections)
         assert cloud.authentications() == 2
         assert exporter.fleet.clouds["sim"].access._tokens == tokens
@@ -266,17 +278,17 @@ async def test_a_reload_takes_no_turn_away_and_gives_none(cloud: Cloud):
                 lambda number=number: cloud.requests.count(path="/v3/auth/projects", status=200) == number, "discovery"
             )
         assert (cloud.asked(FIRST), cloud.asked(SECOND)) == (1, 1)
-        assert (await exporter.samples()).total(DEPLOYMENTS) == 2
+        assert (await look(exporter)).total(DEPLOYMENTS) == 2
 
 
 async def test_a_cloud_is_added_and_taken_away(cloud: Cloud):
     """A new cloud is found and refreshed; one that is no longer configured is shown no more, asked no more, and leaves
     no task and no connection; a cloud beside them goes on."""
     async with beside(cloud, "other") as other, cloud.exporter() as exporter:
-        await exporter.refreshed(1)
+        await cycles(exporter, 1)
         for _ in range(2):
             await reload(exporter, clouds=[SIM, {"cloud": "other"}])
-            page = await exporter.when(lambda page: page.total("heat_up", cloud="other") == 2)
+            page = await when(exporter, lambda page: page.total("heat_up", cloud="other") == 2)
             assert page.value("heat_discovery_up", cloud="other") == 1
             client = exporter.fleet.clouds["other"].access.client
             tasks = {task for task in asyncio.all_tasks() if "other" in task.get_name()}
@@ -284,14 +296,14 @@ async def test_a_cloud_is_added_and_taken_away(cloud: Cloud):
             watcher = Watcher(FIRST, SECOND)
             async with scraping(exporter, watcher):
                 await reload(exporter)
-                gone = await exporter.samples()
+                gone = await look(exporter)
                 assert not [each for each in gone if each.labels.get("cloud") == "other"]
                 await eventually(lambda tasks=tasks: all(task.done() for task in tasks), "its tasks end")
                 assert client.closed
                 asked = len(other.requests)
-                await exporter.refreshed(3)
+                await cycles(exporter, 3)
             assert len(other.requests) == asked
-            assert not [each for each in await exporter.samples() if each.labels.get("cloud") == "other"]
+            assert not [each for each in await look(exporter) if each.labels.get("cloud") == "other"]
             assert ("cloud", "other") not in exporter.fleet.page
         assert cloud.authentications() == 2
 
@@ -315,14 +327,15 @@ async def test_other_projects(cloud: Cloud, before: Any, after: Any, gone: dict[
         return {"discover": {FIRST, SECOND}, "current": {FIRST}}[wanted] if isinstance(wanted, str) else set(wanted)
 
     async with cloud.exporter(configuration(clouds=[{**SIM, "projects": before}])) as exporter:
-        await exporter.when(lambda page: {e.labels["project"] for e in page.select("heat_up")} == names(before))
+        await when(exporter, lambda page: {e.labels["project"] for e in page.select("heat_up")} == names(before))
         await reload(exporter, clouds=[{**SIM, "projects": after}])
-        page = await exporter.when(
-            lambda page: {each.labels["project"] for each in page.select("heat_up") if each.value} == names(after)
+        page = await when(
+            exporter,
+            lambda page: {each.labels["project"] for each in page.select("heat_up") if each.value} == names(after),
         )
         assert page.cells(REMOVED, "reason") == gone
         assert {each.labels["project"] for each in page if "project" in each.labels} == names(after)
-        page = await exporter.refreshed(2)
+        page = await cycles(exporter, 2)
         # Once for each that was ever watched.
         assert cloud.authentications() == len(names(before) | names(after) | {FIRST})
 
@@ -330,14 +343,14 @@ async def test_other_projects(cloud: Cloud, before: Any, after: Any, gone: dict[
 async def test_another_shard(cloud: Cloud):
     """A project that another shard owns from now on is removed by the configuration."""
     async with cloud.exporter() as exporter:
-        await exporter.when(lambda page: page.total("heat_up") == 2)
+        await when(exporter, lambda page: page.total("heat_up") == 2)
         settings = configuration(shard={"index": 0, "total": 7})
         mine = {name for name in (FIRST, SECOND) if settings.shard.owns("sim", cloud.project(name).id)}
         await exporter.fleet.reload(lambda: settings)
-        page = await exporter.when(lambda page: {e.labels["project"] for e in page.select("heat_up")} == mine)
+        page = await when(exporter, lambda page: {e.labels["project"] for e in page.select("heat_up")} == mine)
         assert page.cells(REMOVED, "reason") == ({"config": 2 - len(mine)} if len(mine) < 2 else {})
         await reload(exporter)
-        await exporter.when(lambda page: page.total("heat_up") == 2)
+        await when(exporter, lambda page: page.total("heat_up") == 2)
 
 
 async def test_other_server_patterns(cloud: Cloud):
@@ -345,17 +358,18 @@ async def test_other_server_patterns(cloud: Cloud):
     for server in ("web-1", "web-2", "db-1"):
         cloud.deploy(server=server)
     async with cloud.exporter() as exporter:
-        await exporter.when(lambda page: page.total(DEPLOYMENTS, project=FIRST) == 4)
+        await when(exporter, lambda page: page.total(DEPLOYMENTS, project=FIRST) == 4)
         for patterns, expected in (
             ({"include": ["web-.*"]}, {"web-1", "web-2"}),
             ({"exclude": ["web-2"]}, {"web-1", "db-1", "server-1"}),
             (None, {"web-1", "web-2", "db-1", "server-1"}),
         ):
             await reload(exporter, clouds=[{**SIM, "servers": patterns} if patterns else SIM])
-            page = await exporter.when(
+            page = await when(
+                exporter,
                 lambda page, expected=expected: (
                     {each.labels["server_id"] for each in page.select(PER_SERVER, project=FIRST)} == expected
-                )
+                ),
             )
             assert page.total(DEPLOYMENTS, project=FIRST) == len(expected)
 
@@ -365,7 +379,7 @@ async def test_a_shorter_interval_is_in_force_at_once(cloud: Cloud):
     async with cloud.exporter(configuration(refresh=ONCE)) as exporter:
         await exporter.fleet.wait_ready()
         await reload(exporter)
-        page = await exporter.refreshed(3)
+        page = await cycles(exporter, 3)
         assert page.value("heat_refresh_interval_seconds", project=FIRST) < 60
 
 
@@ -386,35 +400,35 @@ async def test_other_limits_of_series(cloud: Cloud):
     for number in range(60):
         cloud.deploy(server=f"server-{number:02}", status="FAILED" if number % 9 == 0 else "COMPLETE")
     async with cloud.exporter() as exporter:
-        await exporter.when(lambda page: rows(page)[FIRST] == 61)
+        await when(exporter, lambda page: rows(page)[FIRST] == 61)
         await reload(exporter, limits={"servers": 10})
-        page = await exporter.when(lambda page: rows(page)[FIRST] <= 11)
+        page = await when(exporter, lambda page: rows(page)[FIRST] <= 11)
         assert withheld(page)[FIRST] == 61 - rows(page)[FIRST]
         await reload(exporter)
-        await exporter.when(lambda page: not withheld(page))
+        await when(exporter, lambda page: not withheld(page))
         limit = lines(exporter.fleet) - 20
         await reload(exporter, limits={"series": limit})
         assert lines(exporter.fleet) <= limit
-        page = await exporter.refreshed(2)
+        page = await cycles(exporter, 2)
         assert len(page) <= limit
         assert withheld(page)[FIRST] == 61 - rows(page)[FIRST] > 0
         assert page.total(DEPLOYMENTS, project=FIRST) == 61
         await reload(exporter, limits={"series": 0})
-        await exporter.when(lambda page: not withheld(page))
+        await when(exporter, lambda page: not withheld(page))
 
 
 async def test_other_families(cloud: Cloud):
     """Families that are left out go at once, others stay with their data; what was left out comes back."""
     async with cloud.exporter(configuration(refresh=ONCE)) as exporter:
         await exporter.fleet.wait_ready()
-        whole = await exporter.samples()
+        whole = await look(exporter)
         own = {name for name in whole.names() if not name.startswith("heat_")}
         await reload(exporter, refresh=ONCE, metrics={"include": ["heat_software_deployments", "heat_up"]})
-        page = await exporter.samples()
+        page = await look(exporter)
         assert page.names() == {DEPLOYMENTS, "heat_up"} | own
         assert page.total(DEPLOYMENTS) == 2
         await reload(exporter, refresh=ONCE, metrics={"exclude": ["heat_software_deployment_age_seconds"]})
-        page = await exporter.samples()
+        page = await look(exporter)
         left_out = {f"heat_software_deployment_age_seconds_{part}" for part in ("bucket", "gcount", "gsum")}
         assert page.names() >= whole.names() - left_out - {PER_SERVER}
         assert not page.names() & left_out
@@ -428,23 +442,24 @@ async def test_changed_credentials_are_used(cloud: Cloud):
     for name in (FIRST, SECOND):
         world.grant(new.id, cloud.project(name).id, "reader")
     async with cloud.exporter() as exporter:
-        await exporter.refreshed(2)
-        before = await exporter.samples()
+        await cycles(exporter, 2)
+        before = await look(exporter)
         watcher = Watcher(FIRST, SECOND)
         async with scraping(exporter, watcher):
-            world.user("monitor")
             cloud.write(cloud.entry(user="successor"))
             client = exporter.fleet.clouds["sim"].access.client
             await reload(exporter)
-            await exporter.refreshed(3)
+            await cycles(exporter, 3)
             # The one before may go now.
             for project in world.projects_of(world.user("monitor").id):
                 world.grants[world.user("monitor").id, project.id].clear()
             world.tokens = {key: token for key, token in world.tokens.items() if token.user_id == new.id}
-            page = await exporter.refreshed(3)
+            page = await cycles(exporter, 3)
         assert client.closed
         assert watcher.pages > 3
-        assert page.value("heat_authentications_total") == cloud.authentications() == 4
+        assert page.value("heat_authentications_total") == cloud.authentications()
+        # The entry's own project may not be known as such yet when it and discovery ask for a token.
+        assert cloud.authentications() in (4, 5)
         assert page.value(REFRESHES, project=FIRST) >= before.value(REFRESHES, project=FIRST) + 6
         assert not page.select("heat_refresh_failures_total")
 
@@ -455,10 +470,10 @@ async def test_changed_credentials_end_a_failure(cloud: Cloud):
     wrong["auth"]["password"] = "wrong"
     cloud.write(wrong)
     async with cloud.exporter(configuration(refresh={"interval": "1h", "stale_after": "2h"})) as exporter:
-        await exporter.when(lambda page: page.get("heat_discovery_failures_total", reason="auth") == 1)
+        await when(exporter, lambda page: page.get("heat_discovery_failures_total", reason="auth") == 1)
         cloud.write()
         await reload(exporter, refresh=ONCE)
-        page = await exporter.when(lambda page: page.total("heat_up") == 2)
+        page = await when(exporter, lambda page: page.total("heat_up") == 2)
         assert page.value("heat_discovery_up") == 1
 
 
@@ -472,9 +487,9 @@ async def test_changed_credentials_while_projects_are_looked_up(cloud: Cloud):
         cloud.write(cloud.entry(application_credential=True, project=SECOND))
         await reload(exporter, refresh={"timeout": "1s", "silence": "1s"})
         hold.released.set()
-        page = await exporter.when(lambda page: page.get("heat_up", project=SECOND) == 1)
+        page = await when(exporter, lambda page: page.get("heat_up", project=SECOND) == 1)
         assert page.value("heat_discovery_up") == 1
-        await exporter.refreshed(2, SECOND)
+        await cycles(exporter, 2, project=SECOND)
 
 
 @pytest.mark.parametrize("change", ["nothing", "credentials", "limits", "metrics", "another cloud"])
@@ -498,11 +513,11 @@ async def test_a_reload_breaks_no_refresh_that_is_under_way(cloud: Cloud, change
         assert len(asked) == 2
         for hold in holds:
             hold.released.set()
-        page = await exporter.when(lambda page: page.total("heat_up", cloud="sim") == 2)
+        page = await when(exporter, lambda page: page.total("heat_up", cloud="sim") == 2)
         assert [each.status for each in asked] == [200, 200]
         assert not page.select("heat_refresh_failures_total", cloud="sim")
         assert page.total(DEPLOYMENTS, cloud="sim") == 2
-        page = await exporter.refreshed(2, SECOND) if change != "another cloud" else page
+        page = await cycles(exporter, 2, project=SECOND) if change != "another cloud" else page
         assert not page.select("heat_refresh_failures_total", cloud="sim")
 
 
@@ -536,15 +551,15 @@ async def test_the_limit_on_refreshes_holds_across_reloads(cloud: Cloud, concurr
         for clouds in ([SIM, {"cloud": "other"}], [SIM], [{"cloud": "other"}, SIM]):
             await reload(exporter, refresh=refresh, limits=limits, clouds=clouds)
         cloud.add_project("late")
-        await exporter.when(
-            lambda page: page.select(REFRESHES, project="late") and page.select(REFRESHES, cloud="other")
+        await when(
+            exporter, lambda page: page.select(REFRESHES, project="late") and page.select(REFRESHES, cloud="other")
         )
         # Looking for projects needs no turn: whoever thinks that there is room had time to come meanwhile.
         found = other.requests.count(path="/v3/auth/projects")
         await eventually(lambda: other.requests.count(path="/v3/auth/projects") >= found + 10)
         assert asked() <= concurrency
         hold.released.set()
-        await exporter.when(lambda page: page.total("heat_up") == 9 + 2)
+        await when(exporter, lambda page: page.total("heat_up") == 9 + 2)
 
 
 async def test_reloads_come_one_after_the_other(cloud: Cloud):
@@ -569,15 +584,15 @@ async def test_reloads_come_one_after_the_other(cloud: Cloud):
         return loaded
 
     async with cloud.exporter() as exporter:
-        await exporter.refreshed(1)
+        await cycles(exporter, 1)
         watcher = Watcher(FIRST)
         async with scraping(exporter, watcher):
             await asyncio.gather(*(exporter.fleet.reload(load(number)) for number in range(10)))
         assert order == list(range(10))
-        page = await exporter.samples()
+        page = await look(exporter)
         assert page.value(HASH) == load(9)().digest()
-        await exporter.when(lambda page: page.total("heat_up") == 2)
-        assert not (await exporter.samples()).select("heat_refresh_failures_total")
+        await when(exporter, lambda page: page.total("heat_up") == 2)
+        assert not (await look(exporter)).select("heat_refresh_failures_total")
         # Nothing of the configurations in between is left.
         assert len([task for task in asyncio.all_tasks() if task.get_name().startswith("discovery")]) == 1
 
@@ -589,13 +604,13 @@ async def test_a_refused_reload_among_others(cloud: Cloud):
         raise ConfigError("broken")
 
     async with cloud.exporter() as exporter:
-        await exporter.refreshed(1)
+        await cycles(exporter, 1)
         last = configuration(limits={"concurrency": 3})
         outcomes = await asyncio.gather(
             exporter.fleet.reload(broken), exporter.fleet.reload(lambda: last), exporter.fleet.reload(broken),
             exporter.fleet.reload(lambda: last), return_exceptions=True,
         )  # fmt: skip
         assert [isinstance(each, ConfigError) for each in outcomes] == [True, False, True, False]
-        page = await exporter.samples()
+        page = await look(exporter)
         assert (page.value(SUCCESSFUL), page.value(HASH)) == (1, last.digest())
-        await exporter.refreshed(2)
+        await cycles(exporter, 2)
