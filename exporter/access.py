@@ -117,6 +117,8 @@ class CloudAccess:
         self._codes = threading.local()
         self._files = ""
         """What the certificate files were when it was opened."""
+        self.own_project = ""
+        """The project that the cloud entry itself is scoped to, once it is known."""
         self._users = 0
         self._retired = False
 
@@ -141,12 +143,6 @@ class CloudAccess:
         assert self._region is not None, "open() comes first"
         assert other._region is not None, "open() comes first"
         return (self._entry, self._files, self._region.config) == (other._entry, other._files, other._region.config)
-
-    @property
-    def own_project(self) -> str:
-        """The project that the cloud entry itself is scoped to, as far as it is known; "" otherwise."""
-        own = self._tokens.get(None)
-        return own.project_id if own else ""
 
     async def open(self) -> None:
         """Read the cloud's entry and make the one client session that all its requests use."""
@@ -320,6 +316,8 @@ class CloudAccess:
                 f"the credentials are bound to the project {token.project_name!r}", api="identity", status=403
             )
         self._tokens[project_id] = token
+        if project_id is None:
+            self.own_project = token.project_id
         for scope in self._alike(project_id):
             self._plugins.setdefault(scope, plugin)
             self._tokens[scope] = token

@@ -52,6 +52,8 @@ class Fleet:
         self._reloading = asyncio.Lock()
         self._series: dict[tuple[str, ...], tuple[int, int]] = {}
         """By owner of a part of the page: how many series of servers it shows, and how many others."""
+        self._wanted: dict[tuple[str, ...], int] = {}
+        """By project: how many series of servers it would show if there were room."""
         self._cutting = False
         self.page: Page
         self.gate: Gate
@@ -246,12 +248,8 @@ class Fleet:
 
     def _fit(self, key: ProjectKey, snapshot: Snapshot) -> Snapshot:
         """As much of a snapshot as the page has room for."""
-        if not self.config.limits.series:
-            return snapshot
-        sizes = {owner: servers for owner, (servers, _) in self._series.items()}
-        sizes["project", *key] = len(snapshot.servers)
-        budget = self._budget()
-        return snapshot if sum(sizes.values()) <= budget else snapshot.cut(ceiling(sizes.values(), budget))
+        self._wanted["project", *key] = len(snapshot.servers)
+        return snapshot.cut(self._ceiling()) if self.config.limits.series else snapshot
 
     def _show_project(self, watch: ProjectWatch) -> None:
         """Show a project's state as it now is."""
@@ -259,6 +257,8 @@ class Fleet:
         blocks = dict(watch.blocks)
         blocks.update(self._render("project", (*state.key, state.name), state))
         servers = len(state.shown.servers) if state.shown is not None and self._stage.per_server else 0
+        if state.shown is None:
+            self._wanted.pop(("project", *state.key), None)
         self._put(("project", *state.key), blocks, servers=servers)
 
     def _put(self, owner: tuple[str, ...], blocks: Mapping[str, Block], *, servers: int = 0) -> None:
@@ -271,14 +271,21 @@ class Fleet:
         """How many series of servers the page has room for."""
         return self.config.limits.series - OWN_SERIES - sum(others for _, others in self._series.values())
 
+    def _ceiling(self) -> int:
+        """How many series of servers a project may have: as many for each, whoever is asked first."""
+        sizes, budget = self._wanted.values(), self._budget()
+        if sum(sizes) <= budget:
+            return max(sizes, default=0)
+        # With some room to spare, or each further series would make it necessary to cut everybody again.
+        return ceiling(sizes, budget - budget // SPARE_SHARE)
+
     def _keep_within_limit(self) -> None:
         """Cut the projects with the most series of servers where the page has more series than it may."""
         sizes = {owner: servers for owner, (servers, _) in self._series.items() if servers}
         # Each cut shows its project anew, and so comes by here.
-        if self._cutting or not self.config.limits.series or sum(sizes.values()) <= (budget := self._budget()):
+        if self._cutting or not self.config.limits.series or sum(sizes.values()) <= self._budget():
             return
-        # With some room to spare, or the next refresh would make all of it necessary again.
-        most = ceiling(sizes.values(), budget - budget // SPARE_SHARE)
+        most = self._ceiling()
         self._cutting = True
         try:
             for watch in list(self.watches()):
@@ -293,6 +300,7 @@ class Fleet:
     def _forget_project(self, watch: ProjectWatch) -> None:
         """Show nothing of a project any more."""
         self._series.pop(("project", *watch.key), None)
+        self._wanted.pop(("project", *watch.key), None)
         self.page.drop(("project", *watch.key))
 
     def _show_cloud(self, cloud: CloudWatch) -> None:

@@ -165,6 +165,8 @@ class ListingDecoder:
         """One batch from the front of a full buffer, or None where no record is complete."""
         self._trim()
         buffer = self._buffer
+        if buffer.startswith(b"]"):
+            return None  # the list has ended; `close` judges what follows
         if self._any:
             if not buffer.lstrip(_BLANKS + b","):
                 return None
@@ -257,16 +259,17 @@ class ListingDecoder:
                         raise DecodeError("the listing is not JSON: unbalanced and too deep") from None
                     break
             after = _BLANK_TEXT.match(text, end).end()  # type: ignore[union-attr]
-            if not final and _UNDECIDED.fullmatch(text, after):
-                break  # no comma proves that the element is whole
-            if after < len(text) and text[after] != ",":
+            undecided = not final and _UNDECIDED.fullmatch(text, after)
+            if undecided and text[start] not in '{["':
+                break  # nothing proves that a number is whole
+            if not undecided and after < len(text) and text[after] != ",":
                 raise DecodeError("the listing is not JSON: expected a comma between two elements")
             if item is _TOO_DEEP:
                 batch.rejected.append("too_deep")
             else:
                 self._keep(batch, item)
             done = end
-            if after == len(text):
+            if undecided or after == len(text):
                 break
             position = after + 1
         if done:

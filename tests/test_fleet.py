@@ -17,7 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.cloud import CloudWatch
-from exporter.fleet import OWN_SERIES, Fleet
+from exporter.fleet import OWN_SERIES, SPARE_SHARE, Fleet
 from exporter.simulator import Plan, Project, Simulator, World, build
 from tests import harness
 from tests.harness import (
@@ -494,8 +494,9 @@ async def test_so_many_series_on_the_whole_page(cloud: Cloud):
         cut = rows(page)[FIRST], rows(page)["search"]
         assert max(cut) - min(cut) <= 1
         assert rows(page) + withheld(page) == Counter(sizes)
-        # Not cut for nothing: with the own figures of a process, a row more of each would be too many.
-        assert limit - lines(exporter.fleet) - OWN_SERIES <= len(cut)
+        # Not cut for nothing: little more than what is meant to be spare is free.
+        room = limit - OWN_SERIES - lines(exporter.fleet)
+        assert room <= (room + rows(page).total()) // SPARE_SHARE + len(cut)
         assert {name: page.total(DEPLOYMENTS, project=name) for name in sizes} == sizes
         for name in (FIRST, "search"):
             kept = {each.labels["server_id"] for each in page.select(PER_SERVER, project=name)}
@@ -511,7 +512,7 @@ async def test_so_many_series_on_the_whole_page(cloud: Cloud):
 
 async def test_many_projects_are_cut_at_once(cloud: Cloud):
     """Where hundreds of projects of one size share too small a page, each is cut a little, and none fails."""
-    projects = 160
+    projects = 120
     plan = Plan(projects=projects, disabled_projects=0, servers=projects, deployments=0, churn=0)
     world = build(plan)
     for project in world.projects.values():
@@ -527,12 +528,15 @@ async def test_many_projects_are_cut_at_once(cloud: Cloud):
             limit = whole - 2 * projects
             await fleet.reload(lambda: configuration(limits={"series": limit}))
             assert lines(fleet) <= limit
-            await asyncio.gather(*(watch.refresh() for watch in fleet.watches()))
+            for _ in range(2):
+                await asyncio.gather(*(watch.refresh() for watch in fleet.watches()))
             page = page_of(fleet)
     assert len(page) <= limit
     assert page.total("heat_up") == projects
     assert not page.select("heat_refresh_failures_total")
-    assert set(rows(page).values()) <= {3, 4}
+    # All alike, though there is room for a row more of some: whoever is refreshed first takes no more than others.
+    assert set(rows(page).values()) == {3}
+    assert len(rows(page)) == projects
     assert page.total(DEPLOYMENTS) == 6 * projects
 
 
