@@ -88,7 +88,7 @@ def render(family: Family, base: Sequence[str], state: Any) -> Block | None:
             lines = [template % (*(escaped[part] for part in row[:-1]), number(row[-1])) for row in rows]
     if not lines:
         return None
-    text = ("".join(lines).encode(),)
+    text = (_encoded(lines),)
     return Block(text, text)
 
 
@@ -117,7 +117,12 @@ def _histograms(family: Family, fixed: list[str], rows: Iterable[Row], escaped: 
         together += (own, count, total)
     if not together:
         return None
-    openmetrics = ("".join(together).encode(),)
+    openmetrics = (_encoded(together),)
     if not g:
         return Block(openmetrics, openmetrics)
-    return Block(tuple("".join(lines).encode() for lines in (buckets, counts, sums)), openmetrics)
+    return Block(tuple(map(_encoded, (buckets, counts, sums))), openmetrics)
+
+
+def _encoded(lines: Iterable[str]) -> bytes:
+    # A name from a cloud may hold half of a surrogate pair, which JSON can spell and UTF-8 can't.
+    return "".join(lines).encode("utf-8", "replace")

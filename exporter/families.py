@@ -71,13 +71,13 @@ class Family:
 
 
 def _deployments(snapshot: Snapshot) -> Iterator[Row]:
-    counts = dict.fromkeys(product(STATUSES, ACTIONS), 0) | dict(snapshot.deployments)
+    counts = dict.fromkeys(product(STATUSES, ACTIONS), 0) | dict(sorted(snapshot.deployments.items()))
     for (status, action), count in counts.items():
         yield status, action, count
 
 
 def _stuck(snapshot: Snapshot) -> Iterator[Row]:
-    for action, count in snapshot.stuck.items():
+    for action, count in sorted(snapshot.stuck.items()):
         if count and action not in ACTIONS:
             yield action, count
     for action in ACTIONS:

@@ -274,7 +274,7 @@ def crowd(seed: int) -> Iterator[dict[str, Any]]:
         yield item
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     size=st.sampled_from((1, 7, 1000)),

@@ -88,7 +88,7 @@ def test_times_that_cannot_be_read(value: Any) -> None:
     assert parse_time(value) is oracle.read_time(value) is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=oracle.TIMES)
 def test_a_time_is_the_same_for_both_readers(text: str) -> None:
     """A time that the quick decoder reads is the very instant that the slow one reads, and the plain way too."""
