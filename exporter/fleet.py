@@ -80,11 +80,10 @@ class Fleet:
                 for scope in ("data", "project", "cloud", "exporter")
             }
         names = [cloud.name for cloud in config.clouds]
-        if before is None or (before.limits.concurrency, [cloud.name for cloud in before.clouds]) != (
-            config.limits.concurrency,
-            names,
-        ):
-            self.gate = Gate(config.limits.concurrency, names, None if before is None else self.gate)
+        if before is None:
+            self.gate = Gate(config.limits.concurrency, names)
+        else:
+            self.gate.resize(config.limits.concurrency, names)
         self._stage = Stage(
             config=config,
             gate=self.gate,

@@ -187,7 +187,7 @@ async def test_one_authentication_for_each_project(cloud: Cloud, ledger: Ledger)
 
 async def test_one_authentication_for_each_token_s_life(cloud: Cloud, ledger: Ledger):
     """While tokens end again and again none is asked for before its time, discovery included, and no refresh fails."""
-    cloud.world.plan = Plan(churn=0, token_lifetime=4)
+    cloud.world.plan = Plan(churn=0, token_lifetime=3)
     async with cloud.exporter(settings_of(refresh={"discovery": "100ms"})) as exporter:
         await eventually(lambda: len(ledger.asked) == PROJECTS and min(ledger.asked.values()) >= 3, "two renewals")
         page = await cycles(exporter, 3)

@@ -98,7 +98,6 @@ async def test_a_slow_listing_lengthens_the_interval(cloud: Cloud):
     async with cloud.exporter(configuration(refresh={"share": 0.25})) as exporter:
         page = await exporter.when(lambda page: page.get("heat_refreshes_total", project=FIRST, default=0) >= 2)
         assert page.value("heat_refresh_interval_seconds", project=FIRST) >= 0.4
-        assert page.value("heat_refresh_interval_seconds", project=SECOND) < 0.4
     asked = arrivals(cloud)
     assert asked[1] - asked[0] >= 0.3  # the listing's own time may be partly before its arrival
 
