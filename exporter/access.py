@@ -150,7 +150,10 @@ class CloudAccess:
         self._region = region
         self._files = await run_blocking(lambda: network.fingerprint(region.config), name=f"config-{self.name}")
         try:
-            tls = network.tls_context(*region.get_requests_verify_args())
+            # Reading a system's authorities takes a while too.
+            tls = await run_blocking(
+                lambda: network.tls_context(*region.get_requests_verify_args()), name=f"tls-{self.name}"
+            )
         except ConfigError as error:
             raise ConfigError(f"cloud {self.name!r}: {error}") from None
         self._client = aiohttp.ClientSession(
