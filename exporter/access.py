@@ -318,7 +318,6 @@ class CloudAccess:
             raise AnswerError(
                 f"the credentials are bound to the project {token.project_name!r}", api="identity", status=403
             )
-        self._tokens[project_id] = token
         if project_id is None:
             self.own_project = token.project_id
         for scope in self._alike(project_id):

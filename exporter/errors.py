@@ -99,7 +99,7 @@ class DecodeError(RefreshError):
 
 
 class TooLargeError(RefreshError):
-    """The answer, decompressed, is larger than `limits.response_bytes`."""
+    """The answer, decompressed, is larger than `limits.response_bytes`, or one record of it than any Heat stores."""
 
     def __init__(self, message: str, *, api: Api = "orchestration") -> None:
         super().__init__(message, api=api, reason="too_large")

@@ -280,10 +280,11 @@ class Fleet:
 
     def _keep_within_limit(self) -> None:
         """Cut the projects with the most series of servers where the page has more series than it may."""
-        sizes = {owner: servers for owner, (servers, _) in self._series.items() if servers}
+        limit = self.config.limits.series
         # Each cut shows its project anew, and so comes by here.
-        if self._cutting or not self.config.limits.series or sum(sizes.values()) <= self._budget():
+        if self._cutting or not limit or OWN_SERIES + sum(map(sum, self._series.values())) <= limit:
             return
+        sizes = {owner: servers for owner, (servers, _) in self._series.items()}
         most = self._ceiling()
         self._cutting = True
         try:

@@ -200,10 +200,8 @@ class ProjectWatch:
     def rename(self, name: str) -> None:
         """Take over a project's new name."""
         if name != self.state.name:
-            state = replace(self.state, name=name)
-            if state.shown is not None:
-                self.blocks = self._shared.render(state, state.shown)
-            self._replace(state)
+            self.state = replace(self.state, name=name)
+            self.redraw()
 
     async def _fetch(self, shared: Surroundings, stopwatch: Stopwatch, stage: list[Api]) -> _Found:
         access = shared.access
@@ -263,7 +261,7 @@ class ProjectWatch:
         )
 
     def redraw(self) -> None:
-        """Render the data anew, for a page with other families."""
+        """Render the data anew, for other labels or a page with other families."""
         if self.state.shown is not None:
             self._show(self.state.shown)
         else:

@@ -2,29 +2,19 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
-import pytest
-
+from tests import test_real
 from tests.programs.cloud import Cloud
 from tests.programs.process import Process, eventually, free_port
-from tests.programs.simulator import simulated_cloud
 from tests.test_real import PASSWORD, Series, environment, get, of_project, once, series
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module", params=["simulator", "real"])
-def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud]:
-    """A cloud to fill over its REST API: the simulator, then a real Keystone and Heat."""
-    if request.param == "real":
-        yield request.getfixturevalue("openstack")
-    else:
-        with simulated_cloud() as simulated:
-            yield simulated
+cloud = test_real.cloud
 
 
 def project_with(cloud: Cloud, deployments: int) -> str:
