@@ -42,6 +42,8 @@ PROGRAMS = {
         ),
         Program("prometheus", ("/usr/bin/prometheus",), ("prometheus",)),
         Program("promtool", ("/usr/bin/promtool",), ("prometheus",)),
+        Program("alertmanager", ("/usr/bin/prometheus-alertmanager",), ("prometheus-alertmanager",)),
+        Program("chromium", ("/usr/bin/chromium",), ("chromium",)),
     )
 }
 
