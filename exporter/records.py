@@ -31,6 +31,7 @@ class Deployment(msgspec.Struct, gc=False, frozen=True):
     server_id: str | None = None
     config_id: str | None = None
     status: str | None = None
+    status_reason: str | None = None
     action: str | None = None
     creation_time: Time | None = None
     updated_time: Time | None = None
@@ -53,6 +54,7 @@ def salvage(item: Any) -> Deployment | Rejection:
         server_id=_text(item.get("server_id")),
         config_id=_text(item.get("config_id")),
         status=_text(item.get("status")),
+        status_reason=_text(item.get("status_reason")),
         action=_text(item.get("action")),
         creation_time=parse_time(item.get("creation_time")),
         updated_time=parse_time(item.get("updated_time")),

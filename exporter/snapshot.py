@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 STATUSES: Final = ("COMPLETE", "IN_PROGRESS", "FAILED")
 ACTIONS: Final = ("CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME")
+REASON_LENGTH: Final = 1000
 
 
 class Distribution(NamedTuple):
@@ -28,6 +29,42 @@ class ServerRow(NamedTuple):
     deployments: int
 
 
+Problem = Literal["failed", "stuck"]
+
+
+class ProblemRow(NamedTuple):
+    """One failed or stuck deployment. Texts are label values, but for `reason`, which goes on no page of metrics."""
+
+    problem: Problem
+    deployment_id: str
+    server_id: str
+    config_id: str
+    status: str
+    action: str
+    deploy_status_code: str
+    """As a label; a missing code is ""."""
+    changed: float
+    """When it last changed, Unix seconds by the cloud's clock."""
+    reason: str
+    """Its `status_reason`, of at most REASON_LENGTH characters."""
+
+
+class ConfigName(NamedTuple):
+    """What a software config is called, and the group (the kind of hook) that it is for; both "" where unknown."""
+
+    name: str
+    group: str
+
+
+class ConfigRow(NamedTuple):
+    """How many deployments of the configs of one name have this status (never zero)."""
+
+    config_name: str
+    group: str
+    status: str
+    deployments: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """One project's deployments, counted at one instant.
@@ -45,6 +82,18 @@ class Snapshot:
     """The most troubled servers first, a server's rows together."""
     servers_withheld: int = 0
     """Rows of servers past the limit."""
+    server_names: Mapping[str, str] = field(default_factory=dict)
+    """By server id, for those of `servers` whose name is known."""
+    problems: tuple[ProblemRow, ...] = ()
+    """Failed ones first, newest first; then stuck ones, the longest unchanged first."""
+    problems_withheld: int = 0
+    """Failed and stuck deployments past the limit."""
+    configs: tuple[ConfigRow, ...] = ()
+    """The most troubled configs first, a config's rows together."""
+    configs_withheld: int = 0
+    """Rows of configs past the limit."""
+    config_names: Mapping[str, ConfigName] = field(default_factory=dict)
+    """By config id, for those of `problems` whose name is known."""
     codes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By status and exit code as its label shows it."""
     code_distribution: Mapping[str, Distribution] = field(default_factory=dict)
