@@ -196,6 +196,11 @@ class CloudAccess:
         return self._client
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """What openstacksdk resolved for the entry, secrets included; empty before `open`."""
+        return {} if self._region is None else self._region.config
+
+    @property
     def bound_to_project(self) -> bool:
         """Whether the credentials work for one project only (an application credential, a project's own token)."""
         assert self._region is not None, "open() comes first"

@@ -4,6 +4,7 @@
 
     ExporterError
     ├── ConfigError              the configuration can't be used; refused before anything starts
+    ├── ProjectQueryError        an address means no project that is watched, or not clearly which one
     └── RefreshError             one attempt to fetch from a cloud failed; has `api` and `reason`
         ├── AnswerError          an HTTP status that is not 200
         ├── TransportError       no complete answer: dns, tls, connect
@@ -49,6 +50,14 @@ class ExporterError(Exception):
 
 class ConfigError(ExporterError):
     """The configuration can't be used; the text names the file, the key's path and what was expected."""
+
+
+class ProjectQueryError(ExporterError):
+    """An address means no project that is watched, or not clearly which one; `status` is the HTTP status for that."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RefreshError(ExporterError):

@@ -18,6 +18,7 @@ from exporter import __version__
 from exporter.config import Config
 from exporter.errors import ConfigError
 from exporter.fleet import Fleet
+from exporter.site import PATHS as PAGES
 from exporter.web import Server
 
 SHUTDOWN_SECONDS: Final = 2.0
@@ -76,7 +77,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse, as ConfigError, a path that is none or somebody else's, and a URL that is none."""
         path = self.telemetry_path
-        if not path.startswith("/") or path.startswith("/-/") or path in ("/probe", "/sd") or {*"{}"} & {*path}:
+        taken = ("/probe", "/sd", *PAGES)
+        if not path.startswith("/") or path.startswith(("/-/", "/assets/")) or path in taken or {*"{}"} & {*path}:
             raise ConfigError(f"--web.telemetry-path: expected a path of its own such as /metrics, not {path!r}")
         if self.external_url is not None:
             try:

@@ -7,30 +7,26 @@ holds a lock, so a slow reader costs nobody else anything.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from html import escape
-from typing import Final
 
+import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from isal import igzip
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from yarl import URL
 
-from exporter import __version__
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, ProjectQueryError
 from exporter.exposition import CONTENT_TYPES, END_OF_OPENMETRICS, Format
 from exporter.families import named
 from exporter.fleet import Fleet
+from exporter.lookup import sought
 from exporter.negotiation import accepts_gzip, choose_format
 from exporter.page import gzip_member, piece
+from exporter.site import Site
 
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+log = structlog.get_logger("web")
 
 
 class Own:
@@ -74,19 +70,17 @@ class Server:
         """`external_url` is how Prometheus reaches this server; `reload` is None unless it may be asked for by HTTP."""
         self._fleet = fleet
         self._own = Own()
-        self._telemetry_path = telemetry_path
         self._external = URL(external_url) if external_url else None
         self._reload = reload
         self._stopping = False
-        self.app = web.Application(client_max_size=64 * 1024)
+        self.app = web.Application(client_max_size=64 * 1024, middlewares=[_guarded])
         self.app.router.add_get(telemetry_path, self._metrics)
         self.app.router.add_get("/-/healthy", self._healthy)
         self.app.router.add_get("/-/ready", self._ready)
         self.app.router.add_get("/probe", self._probe)
         self.app.router.add_get("/sd", self._discovery)
         self.app.router.add_post("/-/reload", self._reloaded)
-        if telemetry_path != "/":
-            self.app.router.add_get("/", self._index)
+        Site(fleet, telemetry_path=telemetry_path).add_to(self.app.router)
 
     def stopping(self) -> None:
         """From now on the answer is: not ready."""
@@ -107,21 +101,14 @@ class Server:
         return _answer(format, page.plain(format) + own_text, gzip=False)
 
     async def _probe(self, request: web.Request) -> web.Response:
-        cloud_name, wanted = request.query.get("cloud"), request.query.get("project")
-        if not cloud_name or not wanted:
-            return web.Response(status=400, text="Expected /probe?cloud=…&project=…\n")
-        cloud = self._fleet.clouds.get(cloud_name)
-        projects = cloud.projects if cloud else {}
-        found = [watch.key for watch in projects.values() if watch.key.project_id == wanted]
-        found = found or [watch.key for watch in projects.values() if watch.state.name == wanted]
-        if not found:
-            return web.Response(status=404, text="No such project is watched\n")
-        if len(found) > 1:
-            return web.Response(status=400, text="Several projects have this name: give the id\n")
+        try:
+            key = sought(self._fleet, "/probe", request.query).key
+        except ProjectQueryError as error:
+            return web.Response(status=error.status, text=f"{error}\n")
         names = request.query.getall("name[]", None)
         families = None if names is None else named(names, self._fleet.families)
         format = choose_format(_joined(request, "Accept"))
-        body = self._fleet.page.owned(("project", *found[0]), format, families)
+        body = self._fleet.page.owned(("project", *key), format, families)
         return _exposition(request, format, body, end=True)
 
     async def _discovery(self, request: web.Request) -> web.Response:
@@ -171,18 +158,20 @@ class Server:
             return web.Response(status=503, text="Waiting for the first refresh of each project\n")
         return web.Response(text="Ready\n")
 
-    async def _index(self, request: web.Request) -> web.Response:
-        rows = "".join(
-            f"<tr><td>{escape(watch.key.cloud)}<td>{escape(watch.state.name)}<td>{escape(watch.key.project_id)}"
-            f"<td>{watch.state.condition}<td>{watch.state.shown.total if watch.state.shown else ''}"
-            f"<td>{escape(watch.state.error)}</tr>\n"
-            for watch in self._fleet.watches()
-        )
-        return web.Response(
-            text=_INDEX.format(path=escape(self._telemetry_path, quote=True), version=__version__, rows=rows),
-            content_type="text/html",
-            headers=PAGE_HEADERS,
-        )
+
+@web.middleware
+async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Nobody is told how we failed but the log; and no answer is taken for what it does not say that it is."""
+    try:
+        answer = await handler(request)
+    except web.HTTPException as error:
+        error.headers["X-Content-Type-Options"] = "nosniff"
+        raise
+    except Exception:
+        log.exception("internal error", path=request.path)
+        answer = web.Response(status=500, text="Internal error: see the log\n")
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    return answer
 
 
 def _joined(request: web.Request, header: str) -> str:
@@ -210,18 +199,3 @@ def _answer(format: Format, body: bytes, *, gzip: bool) -> web.Response:
     if gzip:
         headers["Content-Encoding"] = "gzip"
     return web.Response(body=body, headers=headers)
-
-
-_INDEX: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>heat-deployment-exporter</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body{{font-family:sans-serif;margin:2em}} td,th{{text-align:left;padding:.2em 1em .2em 0}}</style>
-</head><body>
-<h1>heat-deployment-exporter {version}</h1>
-<p>OpenStack Heat software deployments for Prometheus:
-<a href="{path}">metrics</a>, <a href="/-/healthy">health</a>, <a href="/-/ready">readiness</a></p>
-<table><thead><tr><th>Cloud<th>Project<th>Id<th>State<th>Deployments<th>Last error</tr></thead>
-<tbody>
-{rows}</tbody></table>
-</body></html>
-"""
