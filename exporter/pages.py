@@ -137,7 +137,7 @@ def _numbers(found: Counts | None) -> str:
 def overview(shown: Overview, now: float) -> str:
     """What stands above the projects: all of them in numbers, and each cloud."""
     projects = sum(shown.conditions)
-    tiles = [f'<li><a href="./"><b>{projects}</b> {_plural(projects, "project")}</a></li>']
+    tiles = [f'<li><a href="./"><b>{projects:,}</b> {_plural(projects, "project")}</a></li>']
     tiles += [
         _tile(f"state={condition}", condition, count, condition)
         for condition, count in zip(CONDITIONS, shown.conditions, strict=True)
@@ -161,7 +161,7 @@ def overview(shown: Overview, now: float) -> str:
 
 
 def _tile(query: str, title: str, count: int, kind: str) -> str:
-    return f'<li class="{kind if count else "zero"}"><a href="./?{query}"><b>{count}</b> {title}</a></li>'
+    return f'<li class="{kind if count else "zero"}"><a href="./?{query}"><b>{count:,}</b> {title}</a></li>'
 
 
 def _notice(message: str) -> str:
