@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TextIO, TypeVar
 
 import click
 
@@ -45,6 +45,13 @@ _log_level = _option(
 )
 _log_format = _option(
     "log.format", type=click.Choice(("logfmt", "json")), default="logfmt", show_default=True, help="How logs look."
+)
+_output = _option(
+    "output",
+    type=click.Choice(("table", "json")),
+    default="table",
+    show_default=True,
+    help="How the summary looks; json: one line, for programs.",
 )
 _telemetry_path = _option("web.telemetry-path", default="/metrics", show_default=True, help="Where the metrics are.")
 
@@ -126,29 +133,40 @@ async def _serve(load: Callable[[], config.Config], settings: Any) -> None:
 @main.command()
 @_config_file
 @_option("output-file", metavar="FILE", help="Where to write, renamed into place; absent: stdout.")
+@_output
 @_shard
 @_log_level
 @_log_format
 def once(
-    config_file: str | None, output_file: str | None, shard: dict[str, Any], log_level: str, log_format: Any
+    config_file: str | None,
+    output_file: str | None,
+    output: Any,
+    shard: dict[str, Any],
+    log_level: str,
+    log_format: Any,
 ) -> None:
-    """Refresh everything once, and print it. Exit status 1 where anything failed."""
+    """Refresh everything once, and print it. Exit status 1 where anything failed.
+
+    The summary is on stderr; as JSON, it is on stdout where --output-file leaves that free.
+    """
     logs.configure(level=log_level, format=log_format)
-    _run(lambda: _once(config.load(config_file, shard=shard), output_file, show=True))
+    to = sys.stdout if output == "json" and output_file is not None else sys.stderr
+    _run(lambda: _once(config.load(config_file, shard=shard), output_file, to=to, output=output, show=True))
 
 
 @main.command()
 @_config_file
+@_output
 @_shard
 @_log_level
 @_log_format
-def check(config_file: str | None, shard: dict[str, Any], log_level: str, log_format: Any) -> None:
+def check(config_file: str | None, output: Any, shard: dict[str, Any], log_level: str, log_format: Any) -> None:
     """Try the configuration, credentials, catalog and access, and say what would be scraped."""
     logs.configure(level=log_level, format=log_format)
-    _run(lambda: _once(config.load(config_file, shard=shard), None, show=False))
+    _run(lambda: _once(config.load(config_file, shard=shard), None, to=sys.stdout, output=output, show=False))
 
 
-async def _once(settings: config.Config, output_file: str | None, *, show: bool) -> None:
+async def _once(settings: config.Config, output_file: str | None, *, to: TextIO, output: Any, show: bool) -> None:
     from exporter.fleet import Fleet
     from exporter.report import progress, summarize
 
@@ -164,7 +182,11 @@ async def _once(settings: config.Config, output_file: str | None, *, show: bool)
                 sys.stdout.buffer.flush()
             except OSError as error:
                 raise ConfigError(f"stdout can't be written: {error.strerror}") from None
-        if not summarize(fleet, to=sys.stderr if show else sys.stdout):
+        try:
+            succeeded = summarize(fleet, to=to, output=output)
+        except OSError as error:
+            raise ConfigError(f"the summary can't be written: {error.strerror}") from None
+        if not succeeded:
             raise SystemExit(1)
 
 

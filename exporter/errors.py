@@ -23,6 +23,8 @@ import email.utils
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+from exporter.redaction import redacted
+
 Api = Literal["identity", "orchestration"]
 Reason = Literal[
     "auth",
@@ -63,6 +65,7 @@ class ProjectQueryError(ExporterError):
 class RefreshError(ExporterError):
     """One attempt to fetch from a cloud failed.
 
+    Its text is shown and logged, so it never has the users, passwords and queries of URLs that libraries put there.
     `api` and `reason` are the labels of the failure metrics, `retry_after` is how many seconds the cloud asked us
     to stay away (0 where it did not).
     """
@@ -70,7 +73,7 @@ class RefreshError(ExporterError):
     reason: Reason
 
     def __init__(self, message: str, *, api: Api, reason: Reason, retry_after: float = 0.0) -> None:
-        super().__init__(message)
+        super().__init__(redacted(message))
         self.api: Api = api
         self.reason = reason
         self.retry_after = retry_after

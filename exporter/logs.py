@@ -8,6 +8,8 @@ from typing import Any, Final, Literal
 
 import structlog
 
+from exporter.redaction import redacted
+
 LogFormat = Literal["logfmt", "json"]
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -57,8 +59,10 @@ _CONTROLS: Final = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *rang
 
 
 def _one_line(logger: Any, method: str, event: Any) -> Any:
-    """What a cloud sent may stand in a message: it must not be able to begin a line of its own."""
+    """What a cloud sent may stand in a message: it must not be able to begin a line of its own.
+
+    Nor does a message tell what stands in a URL that a library puts there."""
     return {
-        key: str(value).translate(_CONTROLS) if isinstance(value, (str, Exception)) else value
+        key: redacted(str(value)).translate(_CONTROLS) if isinstance(value, (str, Exception)) else value
         for key, value in event.items()
     }

@@ -1,11 +1,12 @@
-"""What a person at a terminal sees of one round: progress while it lasts, a table at its end."""
+"""What is told of one round: progress while it lasts, where there is a terminal; a table, or JSON for programs."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -13,7 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.fleet import Fleet
+from exporter.refresh import ProjectWatch
+from exporter.summary import Counts, cloud_summary, project_summary
 from exporter.units import format_size
+
+Output = Literal["table", "json"]
 
 
 @contextmanager
@@ -29,6 +34,10 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def _sorted(fleet: Fleet) -> list[ProjectWatch]:
+    return sorted(fleet.watches(), key=lambda watch: (watch.key.cloud, watch.state.name, watch.key))
+
+
 def table(fleet: Fleet) -> Table:
     """Every project with what its refresh found."""
     result = Table(box=None, pad_edge=False)
@@ -37,19 +46,18 @@ def table(fleet: Fleet) -> Table:
     for heading in ("DEPLOYMENTS", "FAILED", "STUCK", "SIZE", "SECONDS"):
         result.add_column(heading, justify="right")
     result.add_column("ERROR", overflow="fold")
-    for watch in sorted(fleet.watches(), key=lambda watch: (watch.key.cloud, watch.state.name, watch.key)):
+    for watch in _sorted(fleet):
         state = watch.state
-        found = state.shown
-        failed = sum(count for (status, _), count in found.deployments.items() if status == "FAILED") if found else 0
+        found = project_summary(state).counts
         cells = (
             watch.key.cloud,
             state.name,
             watch.key.project_id,
             state.condition,
-            str(found.total) if found else "",
-            str(failed) if found else "",
-            str(sum(found.stuck.values())) if found else "",
-            format_size(found.response_bytes) if found else "",
+            str(found.deployments) if found else "",
+            str(found.failed) if found else "",
+            str(found.stuck) if found else "",
+            format_size(state.shown.response_bytes) if state.shown else "",
             f"{state.duration:.2f}" if state.duration is not None else "",
             state.error,
         )
@@ -78,8 +86,49 @@ def complaints(fleet: Fleet) -> list[str]:
     return lines
 
 
-def summarize(fleet: Fleet, *, to: TextIO) -> bool:
-    """Print the table there and the complaints on stderr; whether everything succeeded."""
+def document(fleet: Fleet) -> dict[str, Any]:
+    """The same for programs. Its shape is stable: keys may come, none changes or goes; what is not known is null."""
+    return {
+        "ok": not complaints(fleet),
+        "complaints": complaints(fleet),
+        "clouds": [
+            {
+                "cloud": summary.name,
+                "discovery": summary.discovery,
+                "error": summary.error or None,
+                "admin_token": summary.admin_token,
+                "projects": len(cloud.projects),
+            }
+            for cloud in fleet.clouds.values()
+            for summary in (cloud_summary(cloud.state),)
+        ],
+        "projects": [_project(watch) for watch in _sorted(fleet)],
+    }
+
+
+def _project(watch: ProjectWatch) -> dict[str, Any]:
+    state = watch.state
+    summary = project_summary(state)
+    counts = summary.counts._asdict() if summary.counts else dict.fromkeys(Counts._fields)
+    return {
+        "cloud": summary.key.cloud,
+        "project_id": summary.key.project_id,
+        "project": summary.name,
+        "state": summary.condition,
+        **counts,
+        "asked_at": summary.asked_at or None,
+        "response_bytes": state.shown.response_bytes if state.shown else None,
+        "duration_seconds": state.duration,
+        "error": summary.error or None,
+    }
+
+
+def summarize(fleet: Fleet, *, to: TextIO, output: Output = "table") -> bool:
+    """Tell there how it went, a table's complaints on stderr; whether everything succeeded."""
+    if output == "json":
+        to.write(f"{json.dumps(document(fleet))}\n")
+        to.flush()
+        return not complaints(fleet)
     if list(fleet.watches()):
         _console(to).print(table(fleet))
     console = _console(sys.stderr)

@@ -38,6 +38,9 @@ DEPLOYMENTS = "heat_software_deployments"
 PATIENT = {**ONCE, "timeout": "1h", "silence": "1h"}
 """Refresh settings under which nothing of a silent cloud ends by itself."""
 
+QUIET = ("--log.level", "error")
+"""What leaves stderr to the summary."""
+
 
 @pytest.fixture
 def config_file(cloud: Cloud) -> Path:
@@ -213,6 +216,79 @@ async def test_check_says_what_is_wrong(cloud: Cloud):
     assert "forbidden: " in done.stderr
     assert "cloud 'locked': auth: " in done.stderr
     assert "wrong-4711" not in done.stderr
+
+
+# -- JSON for programs
+
+
+async def test_check_as_json(cloud: Cloud):
+    """`check --output json` prints one line on stdout and nothing on stderr: every cloud and project, in this shape."""
+    cloud.deploy(status="FAILED")
+    cloud.deploy(status="IN_PROGRESS", age=7200)
+    entry = cloud.entry()
+    cloud.write(None, locked={**entry, "auth": {**entry["auth"], "password": "wrong-4711"}})
+    cloud.listing(answering(403), SECOND)
+    clouds = [{"name": "sim", "cloud": "simulator"}, {"cloud": "locked"}]
+    done = await run("check", "--config.file", cloud.configure(clouds=clouds), "--output", "json", *QUIET)
+    assert done.status == 1
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+    told = json.loads(done.stdout)
+    assert told.keys() == {"ok", "complaints", "clouds", "projects"}
+    assert told["ok"] is False
+    assert len(told["complaints"]) == 2
+    sim, locked = told["clouds"]
+    assert sim == {"cloud": "sim", "discovery": "found", "error": None, "admin_token": False, "projects": 2}
+    assert locked.pop("error").startswith("auth: ")
+    assert locked == {"cloud": "locked", "discovery": "failed", "admin_token": False, "projects": 0}
+    second, first = told["projects"]  # by name
+    assert first.pop("asked_at") > 1_600_000_000
+    assert first.pop("response_bytes") > 100
+    assert first.pop("duration_seconds") > 0
+    assert first == {
+        "cloud": "sim", "project_id": cloud.project(FIRST).id, "project": FIRST, "state": "fresh",
+        "deployments": 3, "failed": 1, "stuck": 1, "in_progress": 1, "error": None,
+    }  # fmt: skip
+    assert second.pop("error").startswith("forbidden: ")
+    assert second.pop("duration_seconds") > 0
+    assert second == {
+        "cloud": "sim", "project_id": cloud.project(SECOND).id, "project": SECOND, "state": "stale", "asked_at": None,
+        "deployments": None, "failed": None, "stuck": None, "in_progress": None, "response_bytes": None,
+    }  # fmt: skip
+
+
+async def test_once_as_json(cloud: Cloud, config_file: Path):
+    """As JSON, `once` has its summary on stderr while stdout is the exposition's, and on stdout where a file is."""
+    target = cloud.folder / "heat.prom"
+    cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_OUTPUT", "json")
+    plain, filed = await asyncio.gather(
+        run("once", "--config.file", config_file, *QUIET),
+        run("once", "--config.file", config_file, "--output-file", target, *QUIET),
+    )
+    for done, summary in ((plain, plain.stderr), (filed, filed.stdout)):
+        assert done.status == 0
+        assert len(summary.splitlines()) == 1
+        told = json.loads(summary)
+        assert (told["ok"], told["complaints"]) == (True, [])
+        assert [each["project"] for each in told["projects"]] == [SECOND, FIRST]
+    assert filed.stderr == ""
+    for exposition in (plain.stdout, target.read_text()):
+        assert Samples.of(exposition).value("heat_up", project=FIRST) == 1
+
+
+async def test_json_where_there_is_nothing_to_tell_of(cloud: Cloud, config_file: Path):
+    """Without any project the JSON says so; of a configuration that is refused there is none, only the message."""
+    cloud.world.add_user("nobody", "secret")
+    auth = {"auth_url": cloud.simulator.auth_url, "username": "nobody", "password": "secret"}
+    cloud.write({**cloud.entry(), "auth": {**auth, "user_domain_id": "default"}})
+    empty = await run("check", "--config.file", config_file, "--output", "json", *QUIET)
+    assert empty.status == 1
+    told = json.loads(empty.stdout)
+    assert (told["ok"], told["projects"], told["complaints"]) == (False, [], ["there is no project to watch"])
+    cloud.configure(nonsense=1)
+    refused = await run("check", "--config.file", config_file, "--output", "json")
+    assert (refused.status, refused.stdout) == (2, "")
+    assert "nonsense" in refused.stderr
 
 
 # -- simulate and demo

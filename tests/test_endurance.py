@@ -223,7 +223,23 @@ def test_an_external_url_that_can_t_be_used_is_refused(url: str) -> None:
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("path", ["metrics", "/x}", "/{x}", "/-/healthy", "/-/x", "/probe", "/sd", ""])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "metrics",
+        "/x}",
+        "/{x}",
+        "/-/healthy",
+        "/-/x",
+        "/probe",
+        "/sd",
+        "/project",
+        "/config",
+        "/updates",
+        "/assets/x",
+        "",
+    ],
+)
 def test_a_telemetry_path_that_can_t_be_used_is_refused(path: str) -> None:
     """A path that is none, is taken, or would be a pattern ends in a clear error."""
     with pytest.raises(ConfigError, match=r"--web\.telemetry-path"):

@@ -1,0 +1,28 @@
+"""Messages give away nothing that stands in their URLs."""
+
+import pytest
+
+from exporter.errors import InternalError
+from exporter.redaction import redacted
+
+TOLD = {
+    "no URL at all? none=1": "no URL at all? none=1",
+    "to http://user:pass@host:5000/v3/auth: refused": "to http://host:5000/v3/auth: refused",
+    "('https://user@host/x')": "('https://host/x')",
+    "http://us/er:p@ss#word@host/v3": "http://host/v3",
+    "http://host/v3?token=abc&x=y and more": "http://host/v3?… and more",
+    "with url: /v3?key=abc/v3/auth/tokens (Caused by": "with url: /v3?… (Caused by",
+    "http://a:b@one/ 'http://c:d@two/?e=f'": "http://one/ 'http://two/?…'",
+    "monitor@example.org": "monitor@example.org",
+}
+
+
+@pytest.mark.parametrize("message", TOLD)
+def test_users_passwords_and_queries_are_left_out(message: str) -> None:
+    """Of a URL in a message its scheme, host and path stay; the rest of the message stays as it is."""
+    assert redacted(message) == TOLD[message]
+
+
+def test_every_failure_is_redacted() -> None:
+    """Whatever text a failure was raised with, it has no password of a URL."""
+    assert "pass" not in str(InternalError("can't reach http://user:pass@host/"))
