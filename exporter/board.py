@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from exporter import pages
 from exporter.fleet import Fleet
 from exporter.state import ProjectKey, ProjectState
-from exporter.summary import Overview, ProjectSummary, cloud_summary, project_summary
+from exporter.summary import CloudSummary, Overview, ProjectSummary, cloud_summary, project_summary
 
 STEP: Final = 100
 """So many rows are looked at in one go."""
@@ -43,6 +43,8 @@ class Board:
         self._version = 0
         self._overview: Overview | None = None
         self._overview_version = 0
+        self._above: tuple[tuple[CloudSummary, ...], bool] | None = None
+        """What the overview shows besides the projects."""
         # The numbers begin anew with each process.
         self._process = secrets.token_hex(4)
         self._looking = asyncio.Lock()
@@ -94,14 +96,13 @@ class Board:
             changed = True
         while len(self._removed) > KEPT_REMOVALS:
             self._forgotten = self._removed.pop(next(iter(self._removed)))
-        overview = Overview.of(
-            (cloud_summary(cloud.state) for cloud in self._fleet.clouds.values()),
-            (kept.summary for kept in self._kept.values()),
-            reload_successful=self._fleet.state.reload_successful,
-        )
-        if overview != self._overview:
-            self._overview, self._overview_version, changed = overview, version, True
-        if changed:
+        clouds = tuple(cloud_summary(cloud.state) for cloud in self._fleet.clouds.values())
+        above = clouds, self._fleet.state.reload_successful
+        if changed or above != self._above:
+            self._above = above
+            overview = Overview.of(clouds, self.summaries, reload_successful=above[1])
+            if overview != self._overview:
+                self._overview, self._overview_version = overview, version
             self._version = version
 
     def _renewed(self, state: ProjectState, version: int) -> _Kept | None:

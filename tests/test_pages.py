@@ -876,6 +876,7 @@ async def test_the_page_follows_the_projects(chromium: Chromium):
         # To the top: the row with the focus is moved and renewed.
         shown.put("web-30", snapshot(age=5, complete=1000, failed=2), up=False, error="timeout: too slow")
         shown.put("web-61", snapshot(complete=500))
+        shown.put("unwanted", snapshot(complete=500))
         shown.remove("web-59")
         await look.cell("web-30", "state", "failing")
         await look.cell("web-30", "failed", "2")
@@ -884,7 +885,7 @@ async def test_the_page_follows_the_projects(chromium: Chromium):
         await look.does(expect(link).to_be_focused())
         assert await look.evaluate("scrollY") == scrolled
         await look.does(expect(look.page.get_by_label("Filter")).to_have_value("web-"))
-        await look.does(expect(look.page.locator("#shown")).to_have_text("60 of 61 projects"))
+        await look.does(expect(look.page.locator("#shown")).to_have_text("60 of 62 projects"))
         await look.does(expect(look.page.locator(".tiles")).to_contain_text("1 failing"))
         assert await look.evaluate("document.body.dataset.loaded") == "once"
 
