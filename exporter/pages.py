@@ -130,7 +130,8 @@ def _numbers(found: Counts | None) -> str:
         return '<td class="number" data-sort="-1"></td>' * len(Counts._fields)
     bad = ("", " bad", " warn", "")
     return "".join(
-        f'<td class="number{kind if count else ""}" data-sort="{count}">{count}</td>' for kind, count in zip(bad, found)
+        f'<td class="number{kind if count else ""}" data-sort="{count}">{count:,}</td>'
+        for kind, count in zip(bad, found)
     )
 
 
@@ -164,6 +165,10 @@ def _tile(query: str, title: str, count: int, kind: str) -> str:
     return f'<li class="{kind if count else "zero"}"><a href="./?{query}"><b>{count:,}</b> {title}</a></li>'
 
 
+# Where the script says that it can't reach the exporter.
+_LIVE: Final = '<p id="live" class="notice" role="status"></p>\n'
+
+
 def _notice(message: str) -> str:
     return f'<p class="notice">{text(message)}</p>\n'
 
@@ -174,7 +179,7 @@ def _plural(number: int, noun: str) -> str:
 
 def _cloud(cloud: CloudSummary, projects: Iterable[int], now: float) -> str:
     parts = ", ".join(f"{count} {condition}" for condition, count in zip(CONDITIONS, projects) if count) or "none"
-    found = f" {_ago(cloud.found_at, now)} ago" if cloud.found_at else ""
+    found = f"{', last found' if cloud.error else ''} {_ago(cloud.found_at, now)} ago" if cloud.found_at else ""
     warning = (
         '<p class="warn">Its token shows other projects’ deployments, as an admin’s does; each is counted once. Use a'
         " user with the role reader.</p>"
@@ -215,7 +220,7 @@ def landing_top(shown: Overview, view: View, *, metrics: str, now: float, versio
         + "</header>\n<main>\n"
         + f'<section id="overview" aria-label="Summary">{overview(shown, now)}</section>\n'
         + _form(shown, view)
-        + '<p id="live" class="notice" role="status"></p>\n'
+        + _LIVE
         + f'<p id="shown" role="status">{_shown(matching, sum(shown.conditions))}</p>\n'
         + f'<table id="projects" data-version="{version}"{partial}><caption>Projects</caption>'
         + f"<thead><tr>{headings}</tr></thead>\n<tbody>\n"
@@ -271,7 +276,7 @@ def project(state: ProjectState, *, now: float, home: bool) -> str:
     body = (
         f"<header><h1>{foreign(state.name)}</h1><p>Project {foreign(key.project_id)} of cloud {foreign(key.cloud)}</p>"
         f"{_navigation(links, home=home)}</header>\n"
-        f"<main>\n<dl>{''.join(_facts(state, now))}</dl>\n"
+        f"{_LIVE}<main data-live>\n<dl>{''.join(_facts(state, now))}</dl>\n"
     )
     if shown is None:
         body += _notice("There is no data yet." if state.snapshot is None else "The data is too old to be shown.")
@@ -299,7 +304,7 @@ def _facts(state: ProjectState, now: float) -> Iterator[str]:
     if shown is not None:
         found = counts(shown)
         for name, count in zip(("Deployments", "Failed", "Stuck", "In progress"), found):
-            yield fact(name, str(count))
+            yield fact(name, f"{count:,}")
         yield fact("Listing", format_size(shown.response_bytes))
         if withheld := _withheld(shown):
             yield fact("Left out by limits", withheld)
@@ -330,7 +335,7 @@ def _table_of_counts(shown: Snapshot) -> str:
     head = "".join(f'<th scope="col">{_or_none(status)}</th>' for status in statuses)
     rows = "".join(
         f'<tr><th scope="row">{_or_none(action)}</th>'
-        + "".join(f'<td class="number">{shown.deployments.get((status, action), 0)}</td>' for status in statuses)
+        + "".join(f'<td class="number">{shown.deployments.get((status, action), 0):,}</td>' for status in statuses)
         + "</tr>"
         for action in actions
     )
@@ -369,12 +374,12 @@ def _problem_table(kind: Problem, title: str, rows: list[ProblemRow], total: int
     body = "".join(_problem(row, shown.server_names, shown.config_names, now) for row in rows)
     headings = "".join(f'<th scope="col">{heading}</th>' for heading in _HEADINGS)
     table = (
-        f'<table class="problems {kind}"><caption>{title}</caption><thead><tr>{headings}</tr></thead>'
+        f'<table class="problems" aria-labelledby="{kind}"><thead><tr>{headings}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
         if rows
         else ""
     )
-    return f"<section><h2>{title}</h2>{note}{table}</section>\n"
+    return f'<section><h2 id="{kind}">{title}</h2>{note}{table}</section>\n'
 
 
 def _problem(

@@ -1,4 +1,4 @@
-// The landing page keeps itself up to date and sorts and filters by itself; every page's ages go on.
+// The landing page and a project's keep themselves up to date, the first sorts and filters by itself; ages go on.
 // Without it the same addresses do the same on the server.
 "use strict";
 (() => {
@@ -27,6 +27,52 @@
   };
   setInterval(() => { if (!document.hidden) tick(document); }, 1000);
 
+  // -- keeping up
+
+  const say = (element, text) => { if (element.textContent !== text) element.textContent = text; };
+
+  const visible = () => document.hidden
+    ? new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }))
+    : undefined;
+
+  // Look again and again, but not while nobody does.
+  const keepUp = async (look) => {
+    const live = document.getElementById("live");
+    for (;;) {
+      await visible();
+      let pause = POLL;
+      try {
+        await look();
+        say(live, "");
+      } catch {
+        pause = RETRY;
+        say(live, "The exporter can’t be reached: this page is no longer up to date.");
+      }
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  };
+
+  // The server made this with every text escaped; a parsed document runs no scripts either.
+  const parsed = (html) => new DOMParser().parseFromString(html, "text/html");
+
+  const fetched = async (address) => {
+    const answer = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    return answer;
+  };
+
+  const main = document.querySelector("main[data-live]");
+  if (main) {
+    keepUp(async () => {
+      const page = parsed(await (await fetched(location.href)).text());
+      const news = page.querySelector("main");
+      ahead = Date.now() / 1000 - Number(page.documentElement.dataset.now);
+      tick(main);
+      tick(news);
+      if (!news.isEqualNode(main)) main.replaceChildren(...news.childNodes);
+    });
+  }
+
   const table = document.getElementById("projects");
   if (!table) return;
 
@@ -38,14 +84,13 @@
   const shown = document.getElementById("shown");
   const rows = new Map([...body.rows].map((row) => [row.dataset.key, row]));
 
-  const say = (element, text) => { if (element.textContent !== text) element.textContent = text; };
   const column = () => headings.findIndex((each) => each.dataset.column === form.elements.sort.value);
   const falling = () => form.elements.order.value === "desc";
 
   const value = (row, index) => {
     const cell = row.cells[index];
     if ("sort" in cell.dataset) return Number(cell.dataset.sort);
-    return (cell.querySelector("bdi") ?? cell).textContent.toLowerCase();
+    return cell.textContent.toLowerCase();
   };
   const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 
@@ -132,9 +177,6 @@
     again?.focus({ preventScroll: true });
   };
 
-  // The server made this with every text escaped; a parsed document runs no scripts either.
-  const parsed = (html) => new DOMParser().parseFromString(html, "text/html");
-
   const renew = (row) => {
     const before = rows.get(row.dataset.key);
     if (!before) {
@@ -168,32 +210,8 @@
   };
 
   let version = "partial" in table.dataset ? "" : table.dataset.version;
-  const live = document.getElementById("live");
-
-  const look = async () => {
-    const address = `./updates?since=${encodeURIComponent(version)}`;
-    const answer = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
-    if (answer.status === 200) take(await answer.json());
-    else if (answer.status !== 204) throw new Error(`status ${answer.status}`);
-  };
-
-  const visible = () => document.hidden
-    ? new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }))
-    : undefined;
-
-  const watch = async () => {
-    for (;;) {
-      await visible();
-      let pause = POLL;
-      try {
-        await look();
-        say(live, "");
-      } catch {
-        pause = RETRY;
-        say(live, "The exporter can’t be reached: this page is no longer up to date.");
-      }
-      await new Promise((resolve) => setTimeout(resolve, pause));
-    }
-  };
-  watch();
+  keepUp(async () => {
+    const answer = await fetched(`./updates?since=${encodeURIComponent(version)}`);
+    if (answer.status !== 204) take(await answer.json());
+  });
 })();
