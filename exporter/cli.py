@@ -245,7 +245,7 @@ async def _demo(addresses: tuple[str, ...], path: str, seed: int) -> None:
                 del os.environ[name]
             os.environ["OS_CLIENT_CONFIG_FILE"] = str(entries)
             shown = addresses[0] if not addresses[0].startswith(":") else f"127.0.0.1{addresses[0]}"
-            click.echo(f"Serving a simulated cloud on http://{shown}{path} (Ctrl-C ends it)", err=True)
+            click.echo(f"Serving a simulated cloud on http://{shown}/, metrics on {path} (Ctrl-C ends it)", err=True)
             await _serve(lambda: config.parse(_DEMO, source="demo"), settings)
 
 
