@@ -118,6 +118,8 @@ def bare_url(text: str) -> str:
         return text if text.replace("-", "").replace("_", "").isalnum() else MASK
     try:
         url = URL(text)
+        if "@" in url.path:
+            return MASK  # of a user or password that should have been quoted
         return str(URL.build(scheme=url.scheme, host=url.host or "", port=url.explicit_port, path=url.path))
     except ValueError:
         return MASK

@@ -483,6 +483,16 @@ def test_text_is_text(value: str):
     assert found.text == expected
 
 
+async def test_times_that_no_calendar_has():
+    """A change at an impossible time costs neither the page nor the other rows."""
+    rows = (failed_row(1, changed=1e20), failed_row(2, changed=-1e20), failed_row(3))
+    async with showing() as shown:
+        shown.put("apple", snapshot(failed=3, problems=rows))
+        answer = await shown.get("/project?cloud=sim&project=apple")
+        assert answer.status == 200
+        assert [f"deployment-{number}" in answer.text for number in (1, 2, 3)] == [True] * 3
+
+
 def test_ages():
     """An age is told in its two largest units; one that is not over yet is none."""
     told = {-5: "0s", 0: "0s", 59.9: "59s", 60: "1m 0s", 3599: "59m 59s", 3600: "1h 0m", 86399: "23h 59m",
@@ -697,6 +707,29 @@ def test_only_what_is_known_to_be_harmless_is_shown(settings: dict[str, Any]):
     assert "hunter" not in text
     assert "https://cloud/v3" in text
     assert "https://heat/v1" in text
+
+
+BARE = {
+    "https://host:5000/v3": "https://host:5000/v3",
+    "https://user:pass@host/v3?key=x#y": "https://host/v3",
+    "https://[::1]:5000/v3": "https://[::1]:5000/v3",
+    "https://user:pa/ss@host/": "<secret>",
+    "https://us/er:pass@host/": "<secret>",
+    "user:pass@host": "<secret>",
+    "otc": "otc",
+}
+
+
+@pytest.mark.parametrize("url", BARE)
+def test_a_url_is_shown_bare(url: str):
+    """Of a URL its scheme, host, port and path are shown; of what is none, nothing."""
+    assert effective.bare_url(url) == BARE[url]
+
+
+def test_settings_of_any_type():
+    """What is true, false or a number is shown as it is."""
+    shown = effective.harmless({"verify": False, "identity_api_version": 3, "interface": "public", "auth": None})
+    assert shown == {"identity_api_version": 3, "interface": "public", "verify": False}
 
 
 AUTHS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
@@ -922,6 +955,23 @@ async def test_a_real_refresh_reaches_the_page(cloud: Cloud, chromium: Chromium)
             cloud.deploy(status="FAILED", action="UPDATE", code=2)
             await look.cell(FIRST, "failed", "1")
             await look.cell(SECOND, "failed", "0")
+
+
+async def test_clouds_that_come_can_be_chosen(chromium: Chromium):
+    """A cloud that is added shows on an open page, and its projects can be filtered for; the choice made stays."""
+    async with showing("one", "two") as shown, looking(chromium, shown.url) as look:
+        two = shown.fleet.clouds.pop("two")
+        shown.put("apple", snapshot(), cloud="one")
+        await look.open()
+        cloud = look.page.get_by_label("Cloud", exact=True)
+        await look.does(cloud.select_option("one"))
+        shown.fleet.clouds["two"] = two
+        shown.put("berry", snapshot(), cloud="two")
+        await look.does(expect(cloud.locator("option")).to_have_text(["any", "one", "two"]))
+        await look.does(expect(cloud).to_have_value("one"))
+        await look.projects("apple")
+        await look.does(cloud.select_option("two"))
+        await look.projects("berry")
 
 
 async def test_a_project_s_page_follows_it(chromium: Chromium):

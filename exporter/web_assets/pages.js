@@ -189,6 +189,16 @@
     });
   };
 
+  // A configuration that is read anew may bring other clouds.
+  const offer = () => {
+    const select = form.elements.cloud, chosen = select.value;
+    const names = [...document.querySelectorAll("#overview .clouds th bdi")].map((each) => each.textContent);
+    if (chosen && !names.includes(chosen)) names.push(chosen);
+    if (names.join("\n") === [...select.options].slice(1).map((each) => each.value).join("\n")) return;
+    select.replaceChildren(select.options[0], ...names.map((name) => new Option(name, name)));
+    select.value = chosen;
+  };
+
   const take = (news) => {
     version = news.version;
     ahead = Date.now() / 1000 - news.now;
@@ -202,6 +212,7 @@
       for (const row of found) renew(document.adoptNode(row));
       if (news.overview) {
         document.getElementById("overview").replaceChildren(...parsed(news.overview).body.childNodes);
+        offer();
       }
       sort();
       filter();
