@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from keystoneauth1.session import Session
     from openstack.config.cloud_region import CloudRegion
 
-SERVICE_TYPE: Final = "orchestration"
+SERVICES: Final[tuple[Api, ...]] = ("orchestration", "compute")
+"""The service types whose endpoints are looked up in the catalog."""
 USER_AGENT: Final = f"heat-deployment-exporter/{__version__}"
 # A token is renewed this long before its end, or a tenth of its life before where that is shorter.
 RENEWAL_MARGIN: Final = 120.0
@@ -70,8 +71,8 @@ class Token:
     domain_name: str
     """Of the project."""
     roles: frozenset[str]
-    endpoint: str
-    """The orchestration endpoint, without a slash at its end; "" where the catalog has none."""
+    endpoints: Mapping[Api, str]
+    """By service type, without a slash at their end, those that the catalog has."""
     renew_at: float
     """By the monotonic clock."""
 
@@ -314,7 +315,7 @@ class CloudAccess:
                 project_name=access.project_name or "",
                 domain_name=access.project_domain_name or "",
                 roles=frozenset(access.role_names or ()),
-                endpoint=self._endpoint(access),
+                endpoints={service: url for service in SERVICES if (url := self._endpoint(access, service))},
                 renew_at=started + life - min(RENEWAL_MARGIN, life / 10),
             )
         except (TypeError, AttributeError, LookupError, ValueError) as error:
@@ -330,18 +331,18 @@ class CloudAccess:
             self._tokens[scope] = token
         return token
 
-    def _endpoint(self, access: Any) -> str:
-        """Where the token's project has its Heat, from the catalog or the entry's override."""
+    def _endpoint(self, access: Any, service: Api) -> str:
+        """Where the token's project has a service, from the catalog or the entry's override; "" where nowhere."""
         from keystoneauth1 import exceptions as ksa
 
         assert self._region is not None
-        url: str | None = self._region.get_endpoint(SERVICE_TYPE)
+        url: str | None = self._region.get_endpoint(service)
         if url is None:
             try:
                 url = access.service_catalog.url_for(
-                    service_type=SERVICE_TYPE,
-                    interface=self._region.get_interface(SERVICE_TYPE),
-                    region_name=self._region.get_region_name(SERVICE_TYPE),
+                    service_type=service,
+                    interface=self._region.get_interface(service),
+                    region_name=self._region.get_region_name(service),
                 )
             except ksa.CatalogException:
                 return ""
@@ -350,12 +351,18 @@ class CloudAccess:
                 url = url.replace(form, access.project_id or "")
         return url.rstrip("/")
 
-    def no_endpoint(self) -> CatalogError:
-        """What to raise where a token has no endpoint."""
+    def endpoint(self, token: Token, service: Api) -> str:
+        """Where the token's project has a service; CatalogError where it has none."""
+        if (url := token.endpoints.get(service)) is None:
+            raise self.no_endpoint(service)
+        return url
+
+    def no_endpoint(self, service: Api) -> CatalogError:
+        """What to raise where a project has no endpoint of a service, or none that can be used."""
         assert self._region is not None
         return CatalogError(
-            f"the catalog has no {SERVICE_TYPE} endpoint with interface {self._region.get_interface(SERVICE_TYPE)!r}"
-            f" in region {self._region.get_region_name(SERVICE_TYPE) or 'any'!r}"
+            f"the catalog has no {service} endpoint with interface {self._region.get_interface(service)!r}"
+            f" in region {self._region.get_region_name(service) or 'any'!r}"
         )
 
     def _load(self) -> CloudRegion:

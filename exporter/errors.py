@@ -25,7 +25,7 @@ from typing import Final, Literal
 
 from exporter.redaction import redacted
 
-Api = Literal["identity", "orchestration"]
+Api = Literal["identity", "orchestration", "compute"]
 Reason = Literal[
     "auth",
     "forbidden",

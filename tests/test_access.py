@@ -333,7 +333,7 @@ async def test_other_projects_need_no_names_of_the_entry(cloud: Cloud):
     async with opened() as access, stopwatch() as watch:
         token = await access.token(other.id, stopwatch=watch)
         assert (token.project_id, token.project_name, token.domain_name) == (other.id, "other", "elsewhere")
-        assert token.endpoint == f"{cloud.simulator.url}/heat/v1/{other.id}"
+        assert token.endpoints["orchestration"] == f"{cloud.simulator.url}/heat/v1/{other.id}"
 
 
 # -- where Heat is
@@ -415,7 +415,7 @@ async def test_the_endpoint_is_the_entrys_choice(cloud: Cloud, settings: dict[st
     async with opened() as access, stopwatch() as watch:
         for name in (FIRST, SECOND):
             token = await access.token(cloud.project(name).id, stopwatch=watch)
-            assert token.endpoint == f"{cloud.simulator.url}/{expected}/{cloud.project(name).id}"
+            assert token.endpoints["orchestration"] == f"{cloud.simulator.url}/{expected}/{cloud.project(name).id}"
 
 
 @pytest.mark.parametrize("form", ["%(tenant_id)s", "%(project_id)s", "$(tenant_id)s", "$(project_id)s"])

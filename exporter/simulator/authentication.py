@@ -178,8 +178,11 @@ def services(project_id: str, url: str) -> list[dict[str, object]]:
         ]
         return {"endpoints": endpoints, "id": _id(name), "type": kind, "name": name}
 
-    heat = service("orchestration", "heat", f"{url}/heat/v1/{project_id}")
-    return [service("identity", "keystone", f"{url}/v3/"), heat]
+    return [
+        service("identity", "keystone", f"{url}/v3/"),
+        service("orchestration", "heat", f"{url}/heat/v1/{project_id}"),
+        service("compute", "nova", f"{url}/compute/v2.1"),
+    ]
 
 
 def _id(name: str) -> str:

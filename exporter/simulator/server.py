@@ -22,9 +22,11 @@ from exporter.simulator.build import PASSWORD
 from exporter.simulator.churn import Churn
 from exporter.simulator.heat import Heat
 from exporter.simulator.keystone import Keystone
+from exporter.simulator.nova import PREFIX as NOVA_PREFIX
+from exporter.simulator.nova import Nova
 from exporter.simulator.world import World
 
-Api = Literal["identity", "orchestration"]
+Api = Literal["identity", "orchestration", "compute"]
 Intercept = Callable[[web.BaseRequest, Api], Awaitable[web.StreamResponse | None]]
 PREFIX = "/heat"
 SHOW = re.compile(r"/heat/v1/[^/]+/software_deployments/[^/]+")
@@ -124,6 +126,7 @@ class Simulator:
         self._chance = random.Random(f"{world.plan.seed}/faults")
         self._keystone = Keystone(world)
         self._heat = Heat(world)
+        self._nova = Nova(world)
         self._runner: web.ServerRunner | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -199,8 +202,8 @@ class Simulator:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time
-        heat = request.path == PREFIX or request.path.startswith(PREFIX + "/")
-        api: Api = "orchestration" if heat else "identity"
+        root = f"/{request.path.split('/')[1]}"
+        api: Api = "orchestration" if root == PREFIX else "compute" if root == NOVA_PREFIX else "identity"
         shown = self.world.tokens.get(request.headers.get("X-Auth-Token", ""))
         project_id = shown.project_id if shown else None
         asked = Asked(api, request.method, request.path, request.query_string, project_id, clock())
@@ -227,6 +230,8 @@ class Simulator:
             return self._fault()
         if api == "orchestration":
             return await self._heat.answer(request, request.path.removeprefix(PREFIX))
+        if api == "compute":
+            return await self._nova.answer(request, request.path.removeprefix(NOVA_PREFIX))
         return await self._keystone.answer(request)
 
     def _fault(self) -> web.Response | None:

@@ -163,6 +163,8 @@ class World:
         self.credentials: dict[str, ApplicationCredential] = {}
         self.tokens: dict[str, Token] = {}
         self.servers: dict[str, list[str]] = defaultdict(list)
+        """By project, in the order in which they were made."""
+        self.server_names: dict[str, str] = {}
         self.configs: dict[str, Config] = {}
         self.deployments: dict[str, Deployment] = {}
         self._seen_by: dict[str, dict[str, Deployment]] = defaultdict(dict)
@@ -324,10 +326,13 @@ class World:
 
     # -- orchestration
 
-    def add_server(self, project_id: str) -> str:
-        """Add a server and return its id; Heat itself takes any string for one."""
-        server_id = self.uuid()
-        self.servers[project_id].append(server_id)
+    def add_server(self, project_id: str, name: str | None = None, *, server_id: str | None = None) -> str:
+        """Add a server and return its id; Heat itself takes any string for one, whether the compute service has it."""
+        server_id = server_id or self.uuid()
+        servers = self.servers[project_id]
+        servers.append(server_id)
+        project = self.projects.get(project_id)
+        self.server_names[server_id] = name or f"{project.name if project else 'server'}-{len(servers):03}"
         return server_id
 
     def add_config(
