@@ -20,10 +20,13 @@ from exporter.access import CloudAccess, Project
 from exporter.claims import Claims
 from exporter.clock import Clock
 from exporter.config import Cloud, Config, NamedProject
-from exporter.errors import AnswerError, DeadlineError, InternalError, RefreshError
+from exporter.errors import AnswerError, Api, DeadlineError, InternalError, RefreshError
 from exporter.exposition import Block
+from exporter.families import CONFIGS, DURATIONS, FINISHED, PROBLEMS, SERVERS
+from exporter.finishes import Finishes
 from exporter.fold import FoldOptions, server_filter
 from exporter.gate import Gate
+from exporter.naming import Manners
 from exporter.refresh import ProjectWatch, Surroundings
 from exporter.snapshot import Snapshot
 from exporter.state import CloudState, ProjectKey, ProjectState, RemovalReason, added, observed
@@ -42,8 +45,8 @@ class Stage:
     config: Config
     gate: Gate
     clock: Clock
-    per_server: bool
-    """Whether any family has series per server."""
+    families: frozenset[str]
+    """The names of those that the page has."""
     show_project: Callable[[ProjectWatch], None]
     forget_project: Callable[[ProjectWatch], None]
     show_cloud: Callable[[CloudWatch], None]
@@ -80,6 +83,9 @@ class CloudWatch:
         """Whether its projects were ever found."""
         self._stage = stage
         self._claims = Claims()
+        self._finishes = Finishes()
+        self._naming = asyncio.Lock()
+        self._nameless: set[Api] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failures = 0
         self._taken: Cloud | None = None
@@ -100,7 +106,10 @@ class CloudWatch:
                 age_bounds=whole.age_bounds,
                 code_bounds=tuple(float(bound) for bound in whole.buckets.deploy_status_code),
                 stuck_after=whole.thresholds.stuck_after,
-                servers=config.limits.servers if stage.per_server else 0,
+                servers=config.limits.servers if SERVERS in stage.families else 0,
+                problems=config.limits.problems if PROBLEMS in stage.families else 0,
+                configs=bool(config.limits.configs) and CONFIGS in stage.families,
+                finishes=not stage.families.isdisjoint((FINISHED, DURATIONS)),
                 admits=server_filter(config.servers.include, config.servers.exclude),
             ),
             clock=stage.clock,
@@ -113,6 +122,22 @@ class CloudWatch:
             overlap=self._overlap,
             hand_over=lambda winner, loser: self.projects[winner].gain(loser),
             project_count=lambda: len(self.projects),
+            families=stage.families,
+            finishes=self._finishes,
+            duration_bounds=whole.buckets.duration,
+            manners=self._manners() if whole.names else None,
+        )
+
+    def _manners(self) -> Manners:
+        refresh, rate = self.config.refresh, self.config.limits.requests_per_second
+        return Manners(
+            access=self.access,
+            silence=refresh.silence,
+            timeout=refresh.timeout,
+            # So that names take no more than a share of the cloud's time, nor of its requests.
+            pause=lambda took: max(took, 1 / rate) * (1 / refresh.share - 1),
+            one_at_a_time=self._naming,
+            told=self._nameless,
         )
 
     def move(self, config: Cloud, access: CloudAccess, stage: Stage) -> None:
@@ -289,6 +314,7 @@ class CloudWatch:
         self.known = tuple(each for each in self.known if each is not watch)
         self.access.forget(project_id)
         self._claims.release(project_id)
+        self._finishes.release(project_id, overlapping=self._claims.overlapping)
         self._stage.forget_project(watch)
 
     async def settle(self) -> None:

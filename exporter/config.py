@@ -71,18 +71,22 @@ class CloudLimits(_Model):
     """What may be asked of one cloud and shown of it."""
 
     requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
-    """Against one cloud, authentication included."""
+    """Against one cloud, authentication and name look-ups included."""
     response_bytes: Annotated[Size, Field(gt=0)] = 2 * 1024**3
     """One listing's size at most, decompressed."""
     servers: Annotated[int, Field(ge=0)] = 10000
     """Servers with series of their own per project, troubled ones first; 0: none."""
+    configs: Annotated[int, Field(ge=0)] = 200
+    """Config names per project, troubled ones first; 0: none."""
+    problems: Annotated[int, Field(ge=0)] = 200
+    """Rows of the problem family per project; failed and stuck are each sure of half; 0: none."""
 
 
 class Limits(CloudLimits):
     """The same, and what holds for all clouds together."""
 
     series: Annotated[int, Field(ge=0)] = 500000
-    """On the whole page: past it the families of servers are cut, the biggest projects' first; 0: no limit."""
+    """On the whole page: past it server, config and problem families are cut, biggest projects first; 0: no limit."""
     concurrency: Annotated[int, Field(ge=1)] = 8
     """Refreshes under way at once, shared out evenly among clouds; slow projects hold at most half of a cloud's."""
 
@@ -145,12 +149,16 @@ class Buckets(_Model):
         _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE, _HOUR, 6 * _HOUR, _DAY, 7 * _DAY, 30 * _DAY, 365 * _DAY,
     )  # fmt: skip
     """For age and state_age; thresholds.stuck_after is always one of them."""
+    duration: Annotated[tuple[PositiveDuration, ...], AfterValidator(_ascending)] = (
+        5.0, 15.0, 30.0, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE, _HOUR, 2 * _HOUR,
+    )  # fmt: skip
+    """For how long deployments took."""
     deploy_status_code: Annotated[tuple[ExitCode, ...], AfterValidator(_ascending)] = (
         0, 1, 2, 125, 126, 127, 128, 137, 143, 255,
     )  # fmt: skip
     """For exit codes."""
 
-    _lists = field_validator("age", "deploy_status_code", mode="before")(_tuple)
+    _lists = field_validator("age", "duration", "deploy_status_code", mode="before")(_tuple)
 
 
 class Metrics(_Model):
@@ -243,6 +251,8 @@ class Config(_Model):
     thresholds: Thresholds = Thresholds()
     buckets: Buckets = Buckets()
     metrics: Metrics = Metrics()
+    names: bool = True
+    """Look up server and config names where the cloud lets us."""
     shard: Shard = Shard()
     clouds: tuple[Cloud, ...] = Field(default_factory=lambda: (Cloud(),))
 

@@ -73,7 +73,7 @@ def _model(annotation: Any) -> type[BaseModel] | None:
 
 
 _DURATIONS: Final = frozenset(
-    {"interval", "timeout", "silence", "stale_after", "slow_after", "discovery", "stuck_after", "age"}
+    {"interval", "timeout", "silence", "stale_after", "slow_after", "discovery", "stuck_after", "age", "duration"}
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 from prometheus_client.utils import floatToGoString
 
 from exporter.families import SCOPE_LABELS, Family, Row
-from exporter.snapshot import Distribution
+from exporter.snapshot import Distribution, Exemplar
 
 Format = Literal["text", "openmetrics"]
 FORMATS: Final[tuple[Format, ...]] = ("text", "openmetrics")
@@ -75,6 +75,8 @@ def render(family: Family, base: Sequence[str], state: Any) -> Block | None:
     # A literal percent sign has to survive the template.
     labels = ",".join([part.replace("%", "%%") for part in fixed] + [f'{label}="%s"' for label in family.labels])
     template = f"{family.name}{{{labels}}} %s\n" if labels else f"{family.name} %s\n"
+    if family.exemplars:
+        return _counters(template, rows, escaped)
     match len(family.labels):
         case 0:
             lines = [template % number(value) for (value,) in rows]
@@ -92,11 +94,31 @@ def render(family: Family, base: Sequence[str], state: Any) -> Block | None:
     return Block(text, text)
 
 
+def _counters(template: str, rows: Iterable[Row], escaped: _Escaped) -> Block | None:
+    """Lines of counters whose values are Tallies."""
+    text: list[str] = []
+    openmetrics: list[str] = []
+    for row in rows:
+        size, exemplar = row[-1]
+        line = template % (*(escaped[part] for part in row[:-1]), number(size))
+        text.append(line)
+        openmetrics.append(f"{line[:-1]}{_exemplar(exemplar, escaped)}\n")
+    return Block((_encoded(text),), (_encoded(openmetrics),)) if text else None
+
+
+def _exemplar(exemplar: Exemplar | None, escaped: _Escaped) -> str:
+    if exemplar is None:
+        return ""
+    value, timestamp = floatToGoString(exemplar.value), float(exemplar.timestamp)
+    return f' # {{deployment_id="{escaped[exemplar.deployment_id]}"}} {value} {timestamp}'
+
+
 def _histograms(family: Family, fixed: list[str], rows: Iterable[Row], escaped: _Escaped) -> Block | None:
     buckets: list[str] = []
     counts: list[str] = []
     sums: list[str] = []
     together: list[str] = []
+    exemplified: list[str] = []
     g = "g" if family.kind == "gaugehistogram" else ""
     for row in rows:
         distribution: Distribution = row[-1]
@@ -104,10 +126,9 @@ def _histograms(family: Family, fixed: list[str], rows: Iterable[Row], escaped: 
         labels = ",".join(parts)
         start = f'{family.name}_bucket{{{labels}{"," if labels else ""}le="'
         ends = [*map(floatToGoString, distribution.bounds), "+Inf"]
-        own = "".join(
-            f'{start}{end}"}} {count}\n'
-            for end, count in zip(ends, (*distribution.cumulative, distribution.size), strict=True)
-        )
+        sizes = (*distribution.cumulative, distribution.size)
+        lines = [f'{start}{end}"}} {count}' for end, count in zip(ends, sizes, strict=True)]
+        own = "\n".join((*lines, ""))
         braces = f"{{{labels}}}" if labels else ""
         count = f"{family.name}_{g}count{braces} {distribution.size}\n"
         total = f"{family.name}_{g}sum{braces} {number(distribution.total)}\n"
@@ -115,11 +136,14 @@ def _histograms(family: Family, fixed: list[str], rows: Iterable[Row], escaped: 
         counts.append(count)
         sums.append(total)
         together += (own, count, total)
+        if family.exemplars:
+            marks = (_exemplar(each, escaped) for each in distribution.exemplars)
+            exemplified += (*(f"{line}{mark}\n" for line, mark in zip(lines, marks, strict=True)), count, total)
     if not together:
         return None
     openmetrics = (_encoded(together),)
     if not g:
-        return Block(openmetrics, openmetrics)
+        return Block(openmetrics, (_encoded(exemplified),) if family.exemplars else openmetrics)
     return Block(tuple(map(_encoded, (buckets, counts, sums))), openmetrics)
 
 

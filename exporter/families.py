@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final, Literal
 
+from exporter.finishes import FINAL, Ledger
 from exporter.records import REJECTIONS
-from exporter.snapshot import ACTIONS, STATUSES, Distribution, Snapshot
+from exporter.snapshot import ACTIONS, STATUSES, Distribution, Snapshot, Tally
 from exporter.state import CONDITIONS, REMOVAL_REASONS, ExporterState, ProjectState
 
 Kind = Literal["gauge", "counter", "histogram", "gaugehistogram"]
@@ -21,7 +22,7 @@ Scope = Literal["data", "project", "cloud", "exporter"]
 Stability = Literal["STABLE", "ALPHA"]
 
 Row = tuple[Any, ...]
-"""Label values in the order of the family's labels, then the value: a number, or a Distribution for histograms."""
+"""Label values in the order of the family's labels, then the value: a number, a Tally, or a Distribution."""
 
 SCOPE_LABELS: Final[dict[Scope, tuple[str, ...]]] = {
     "data": ("cloud", "project_id", "project"),
@@ -42,6 +43,8 @@ class Family:
     labels: tuple[str, ...] = ()
     rows: Callable[[Any], Iterable[Row]]
     stability: Stability = "STABLE"
+    exemplars: bool = False
+    """Whether samples may carry exemplars, which only OpenMetrics shows; a counter's values are Tallies then."""
 
     @property
     def all_labels(self) -> tuple[str, ...]:
@@ -125,10 +128,45 @@ def _one(field: Callable[[Any], float | Distribution | None]) -> Callable[[Any],
 
 
 SERVERS: Final = "heat_server_software_deployments"
+PROBLEMS: Final = "heat_software_deployment_problem_timestamp_seconds"
+CONFIGS: Final = "heat_software_config_deployments"
+CONFIG_NAMES: Final = "heat_software_config_info"
+SERVER_NAMES: Final = "heat_server_info"
+FINISHED: Final = "heat_software_deployment_finished_total"
+DURATIONS: Final = "heat_software_deployment_duration_seconds"
 
 
 def _withheld(state: ProjectState) -> Iterator[Row]:
-    yield SERVERS, state.shown.servers_withheld if state.shown else 0
+    shown = state.shown or Snapshot(asked_at=0)
+    yield SERVERS, shown.servers_withheld
+    yield PROBLEMS, shown.problems_withheld
+    yield CONFIGS, shown.configs_withheld
+
+
+def _problems(snapshot: Snapshot) -> Iterator[Row]:
+    for row in snapshot.problems:
+        yield row[:-1]
+
+
+def _config_names(snapshot: Snapshot) -> Iterator[Row]:
+    for config_id, name in sorted(snapshot.config_names.items()):
+        yield config_id, *name, 1
+
+
+def _server_names(snapshot: Snapshot) -> Iterator[Row]:
+    for server_id, name in sorted(snapshot.server_names.items()):
+        yield server_id, name, 1
+
+
+def _finished(state: ProjectState) -> Iterator[Row]:
+    if state.ledger is not None:
+        zeros: dict[tuple[str, str], Tally] = dict.fromkeys(product(FINAL, ACTIONS), Tally(0))
+        for cell, tally in (zeros | dict(state.ledger.finished)).items():
+            yield *cell, tally
+
+
+def _durations(state: ProjectState) -> Mapping[Any, Distribution]:
+    return (state.ledger or Ledger()).durations
 
 
 def _build_info(state: ExporterState) -> Iterator[Row]:
@@ -211,6 +249,59 @@ FAMILIES: Final[tuple[Family, ...]] = (
         help="The latest last change among the software deployments with this status and action, Unix time.",
         labels=("status", "action"),
         rows=_pairs(lambda snapshot: snapshot.newest_changes),
+    ),
+    Family(
+        name=PROBLEMS,
+        kind="gauge",
+        scope="data",
+        help="When each failed (newest first) or stuck (oldest change first) software deployment last changed, Unix"
+        " time, for as many as limits.problems allows.",
+        labels=("problem", "deployment_id", "server_id", "config_id", "status", "action", "deploy_status_code"),
+        rows=_problems,
+    ),
+    Family(
+        name=CONFIGS,
+        kind="gauge",
+        scope="data",
+        help="Software deployments by the name and group of their software config, non-zero only, for as many names as"
+        " limits.configs allows; both labels are empty where names are unknown.",
+        labels=("config_name", "group", "status"),
+        rows=lambda snapshot: snapshot.configs,
+    ),
+    Family(
+        name=CONFIG_NAMES,
+        kind="gauge",
+        scope="data",
+        help="1, labelled with the name and group of a software config, for those of the problem rows.",
+        labels=("config_id", "config_name", "group"),
+        rows=_config_names,
+    ),
+    Family(
+        name=SERVER_NAMES,
+        kind="gauge",
+        scope="data",
+        help="1, labelled with the name of a server, for servers that have series of their own.",
+        labels=("server_id", "server_name"),
+        rows=_server_names,
+    ),
+    Family(
+        name=FINISHED,
+        kind="counter",
+        scope="project",
+        help="Software deployments seen to reach COMPLETE or FAILED since the exporter's start.",
+        labels=("status", "action"),
+        rows=_finished,
+        exemplars=True,
+    ),
+    Family(
+        name=DURATIONS,
+        kind="histogram",
+        scope="project",
+        help="How long the software deployments that were seen to finish took, where their start is known: CREATE, or"
+        " an action that was seen IN_PROGRESS.",
+        labels=("status", "action"),
+        rows=_pairs(_durations),
+        exemplars=True,
     ),
     Family(
         name="heat_up",

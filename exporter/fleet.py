@@ -22,7 +22,7 @@ from exporter.cloud import CloudWatch, Stage
 from exporter.config import Cloud, Config
 from exporter.errors import ConfigError
 from exporter.exposition import Block, render
-from exporter.families import SERVERS, Family, Scope, chosen
+from exporter.families import Family, Scope, chosen
 from exporter.gate import Gate
 from exporter.page import Page
 from exporter.refresh import ProjectWatch
@@ -33,7 +33,7 @@ from exporter.threads import run_blocking
 log = structlog.get_logger("fleet")
 
 EXPIRY_CHECK: Final = 1.0
-# One in so many series of servers is left free where the page has to be cut.
+# One in so many series is left free where the page has to be cut.
 SPARE_SHARE: Final = 20
 # Series of process_* and python_*, which the web server adds to a page.
 OWN_SERIES: Final = 20
@@ -51,9 +51,9 @@ class Fleet:
         self._opened = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._series: dict[tuple[str, ...], tuple[int, int]] = {}
-        """By owner of a part of the page: how many series of servers it shows, and how many others."""
+        """By owner of a part of the page: how many series it shows of families that may be cut, and how many others."""
         self._wanted: dict[tuple[str, ...], int] = {}
-        """By project: how many series of servers it would show if there were room."""
+        """By project: how many series of those families it would show if there were room."""
         self._cutting = False
         self.page: Page
         self.gate: Gate
@@ -88,7 +88,7 @@ class Fleet:
             config=config,
             gate=self.gate,
             clock=self.clock,
-            per_server=any(family.name == SERVERS for family in self.families),
+            families=frozenset(family.name for family in self.families),
             show_project=self._show_project,
             forget_project=self._forget_project,
             show_cloud=self._show_cloud,
@@ -213,6 +213,12 @@ class Fleet:
         for cloud in self.clouds.values():
             await cloud.settle()
 
+        async def name(watch: ProjectWatch) -> None:
+            async with self.gate.turn(watch.key.cloud, slow=False):
+                await watch.ask_for_names(at_once=True)
+
+        await asyncio.gather(*map(name, watches))
+
     def watches(self) -> Iterable[ProjectWatch]:
         """Every project that is watched."""
         return (watch for cloud in self.clouds.values() for watch in cloud.projects.values())
@@ -247,7 +253,7 @@ class Fleet:
 
     def _fit(self, key: ProjectKey, snapshot: Snapshot) -> Snapshot:
         """As much of a snapshot as the page has room for."""
-        self._wanted["project", *key] = len(snapshot.servers)
+        self._wanted["project", *key] = snapshot.bounded
         return snapshot.cut(self._ceiling()) if self.config.limits.series else snapshot
 
     def _show_project(self, watch: ProjectWatch) -> None:
@@ -255,23 +261,23 @@ class Fleet:
         state = watch.state
         blocks = dict(watch.blocks)
         blocks.update(self._render("project", (*state.key, state.name), state))
-        servers = len(state.shown.servers) if state.shown is not None and self._stage.per_server else 0
+        bounded = state.shown.bounded if state.shown is not None else 0
         if state.shown is None:
             self._wanted.pop(("project", *state.key), None)
-        self._put(("project", *state.key), blocks, servers=servers)
+        self._put(("project", *state.key), blocks, bounded=bounded)
 
-    def _put(self, owner: tuple[str, ...], blocks: Mapping[str, Block], *, servers: int = 0) -> None:
+    def _put(self, owner: tuple[str, ...], blocks: Mapping[str, Block], *, bounded: int = 0) -> None:
         self.page.put(owner, blocks)
         lines = sum(part.count(b"\n") for block in blocks.values() for part in block.text)
-        self._series[owner] = servers, lines - servers
+        self._series[owner] = bounded, lines - bounded
         self._keep_within_limit()
 
     def _budget(self) -> int:
-        """How many series of servers the page has room for."""
+        """How many series of families that may be cut the page has room for."""
         return self.config.limits.series - OWN_SERIES - sum(others for _, others in self._series.values())
 
     def _ceiling(self) -> int:
-        """How many series of servers a project may have: as many for each, whoever is asked first."""
+        """How many of those a project may have: as many for each, whoever is asked first."""
         sizes, budget = self._wanted.values(), self._budget()
         if sum(sizes) <= budget:
             return max(sizes, default=0)
@@ -279,12 +285,12 @@ class Fleet:
         return ceiling(sizes, budget - budget // SPARE_SHARE)
 
     def _keep_within_limit(self) -> None:
-        """Cut the projects with the most series of servers where the page has more series than it may."""
+        """Cut the projects with the most of those series where the page has more than it may."""
         limit = self.config.limits.series
         # Each cut shows its project anew, and so comes by here.
         if self._cutting or not limit or OWN_SERIES + sum(map(sum, self._series.values())) <= limit:
             return
-        sizes = {owner: servers for owner, (servers, _) in self._series.items()}
+        sizes = {owner: bounded for owner, (bounded, _) in self._series.items()}
         most = self._ceiling()
         self._cutting = True
         try:

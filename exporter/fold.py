@@ -1,4 +1,4 @@
-"""Counting records into a snapshot, batch by batch; no record outlives its batch.
+"""Counting records into a snapshot, batch by batch; no record outlives its batch but those with rows of their own.
 
 The work is done by C-level calls over a batch that was grouped by status and action, which takes half the time of one
 plain loop; only the grouping itself is a loop over records.
@@ -9,16 +9,29 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 from exporter.claims import Guard
+from exporter.finishes import Memory, Sighted, Sightings
 from exporter.listing import Batch
+from exporter.names import UNKNOWN, ConfigTally, Names
 from exporter.records import Deployment, exit_code
-from exporter.snapshot import ACTIONS, STATUSES, Distribution, ServerRow, Snapshot
+from exporter.snapshot import (
+    ACTIONS,
+    REASON_LENGTH,
+    STATUSES,
+    ConfigName,
+    Distribution,
+    Problem,
+    ProblemRow,
+    ServerRow,
+    Snapshot,
+)
 
 OTHER: Final = "other"
 UNDOCUMENTED_LIMIT: Final = 20
@@ -27,6 +40,9 @@ CODES_LIMIT: Final = 64
 STEP_RECORDS: Final = 1000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ZERO: Final = timedelta()
+_config_id: Final = attrgetter("config_id")
+# How many times what is wanted is kept before the rest is sorted out.
+_SORTED_AT: Final = 8
 _MICROSECOND: Final = timedelta(microseconds=1)
 # A timedelta holds no more than the sum of some 1,300 ages of two thousand years.
 _PORTION: Final = 1024
@@ -34,18 +50,27 @@ _PORTION: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldOptions:
-    """What to count: bucket bounds in seconds (ages) or codes, ascending; `servers` 0 means no series per server."""
+    """What to count: bucket bounds in seconds (ages) or codes, ascending; a limit of 0 means none of these series."""
 
     age_bounds: tuple[float, ...]
     code_bounds: tuple[float, ...]
     stuck_after: float
     servers: int
+    problems: int = 0
+    configs: bool = False
+    """Whether to count by config."""
+    finishes: bool = False
+    """Whether to look for what has finished."""
     admits: Callable[[str | None], bool] | None = None
     """Which server ids count at all; None: all of them."""
 
 
-def server_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str | None], bool] | None:
-    """A test of server ids by fully anchored regular expressions; exclude wins, no include means all."""
+@lru_cache(maxsize=64)
+def server_filter(include: tuple[str, ...], exclude: tuple[str, ...]) -> Callable[[str | None], bool] | None:
+    """A test of server ids by fully anchored regular expressions; exclude wins, no include means all.
+
+    Equal patterns give the same test.
+    """
     if not include and not exclude:
         return None
     wanted = [re.compile(pattern) for pattern in include]
@@ -92,7 +117,7 @@ class _Ages:
 class _Cell:
     """What is known of the deployments with one status and action."""
 
-    __slots__ = ("ages", "codes", "count", "newest", "oldest", "servers", "state_ages", "stuck")
+    __slots__ = ("ages", "codes", "configs", "count", "newest", "oldest", "servers", "state_ages", "stuck")
 
     def __init__(self, bounds: tuple[timedelta, ...]) -> None:
         self.count = 0
@@ -103,6 +128,8 @@ class _Cell:
         self.stuck = 0
         self.codes: Counter[int | str] = Counter()
         self.servers: Counter[str] = Counter()
+        self.configs: Counter[ConfigName | str] = Counter()
+        """By name where it was known, else by id."""
 
     def merge(self, other: _Cell) -> None:
         """Add what another cell counted."""
@@ -113,6 +140,7 @@ class _Cell:
         self.stuck += other.stuck
         self.codes.update(other.codes)
         self.servers.update(other.servers)
+        self.configs.update(other.configs)
 
     def spread(self, oldest: timedelta | None, newest: timedelta | None) -> None:
         """Widen the span of change ages."""
@@ -122,19 +150,73 @@ class _Cell:
             self.newest = newest
 
 
+class _Foremost:
+    """The first so many of some deployments, by a key that is their time of change or its reverse, and by id."""
+
+    __slots__ = ("_entries", "_last", "_limit", "size")
+
+    def __init__(self, limit: int) -> None:
+        self.size = 0
+        """How many there were."""
+        self._limit = limit
+        self._entries: list[tuple[timedelta, str, Deployment]] = []
+        self._last: timedelta | None = None
+        """Whatever comes after this is not among the first."""
+
+    def add(self, keyed: list[tuple[timedelta, Deployment]]) -> None:
+        """Consider some more."""
+        self.size += len(keyed)
+        if (last := self._last) is not None:
+            keyed = [each for each in keyed if each[0] <= last]
+        self._entries += [(key, record.id, record) for key, record in keyed]
+        if len(self._entries) > _SORTED_AT * self._limit:
+            self._sort()
+
+    def _sort(self) -> None:
+        self._entries.sort(key=_place)
+        del self._entries[self._limit :]
+        if len(self._entries) == self._limit:
+            self._last = self._entries[-1][0]
+
+    def merge(self, other: _Foremost) -> None:
+        """Consider those of others too."""
+        more = other.size - len(other._entries)
+        self.add([(key, record) for key, _, record in other._entries])
+        self.size += more
+
+    def first(self, limit: int) -> list[tuple[timedelta, Deployment]]:
+        """The first of them, in order."""
+        self._sort()
+        return [(key, record) for key, _, record in self._entries[:limit]]
+
+
+def _place(entry: tuple[timedelta, str, Deployment]) -> tuple[timedelta, str]:
+    return entry[:2]
+
+
 class Fold:
     """Counts the batches of one listing that was asked for at `asked_at` (Unix seconds).
 
     Ids are kept as 64-bit hashes, which tell deployments apart well enough and cannot be provoked to collide.
     """
 
-    def __init__(self, options: FoldOptions, *, asked_at: float, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        options: FoldOptions,
+        *,
+        asked_at: float,
+        guard: Guard | None = None,
+        names: Names | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        """`names` are those that are known (None: none, nor will any be), `memory` what is of earlier listings."""
         self.guard = guard or Guard()
         """Which deployments are left to other projects."""
         self.contested: dict[str, Fold] = {}
         """What was met of projects that this one outranks, counted apart."""
         self._options = options
-        self._asked_at = asked_at
+        self.asked_at = asked_at
+        """When the listing was asked for, Unix time."""
         self._now = _EPOCH + timedelta(seconds=asked_at)
         self._bounds = tuple(timedelta(seconds=bound) for bound in options.age_bounds)
         self._stuck_after = timedelta(seconds=options.stuck_after)
@@ -145,6 +227,14 @@ class Fold:
         self._usable = 0
         self._seen: set[int] = set()
         self._pending: list[Deployment] = []
+        self._names = names
+        self._memory = memory
+        self._failed = _Foremost(options.problems)
+        self._stuck = _Foremost(options.problems)
+        self._stuck_configs: Counter[ConfigName | str] = Counter()
+        self._sightings = Sightings(memory, asked_at=asked_at)
+        self._revisited: frozenset[int] = frozenset()
+        """The deployments of the batch at hand that were IN_PROGRESS before."""
 
     @property
     def usable(self) -> int:
@@ -185,6 +275,7 @@ class Fold:
     def _fresh(self, records: list[Deployment]) -> list[Deployment]:
         """The records whose id was not met before and that are not left to others; the first of an id counts."""
         hashes = [hash(record.id) for record in records]
+        self._revisited = self._sightings.revisited(hashes)
         seen = self._seen
         if seen.isdisjoint(hashes) and len(set(hashes)) == len(hashes):
             seen.update(hashes)
@@ -210,7 +301,9 @@ class Fold:
         self._duplicates += len(records) - len(own)
         for claimer, group in contested.items():
             if claimer not in self.contested:
-                self.contested[claimer] = Fold(self._options, asked_at=self._asked_at)
+                self.contested[claimer] = Fold(
+                    self._options, asked_at=self.asked_at, names=self._names, memory=self._memory
+                )
             self.contested[claimer].add(Batch(group, []))
         return own
 
@@ -230,6 +323,9 @@ class Fold:
         self.guard = self.guard._replace(claimed=dict.fromkeys(self._seen, ""))
         self._cells = {}
         self._troubled.clear()
+        self._failed, self._stuck = _Foremost(self._options.problems), _Foremost(self._options.problems)
+        self._stuck_configs.clear()
+        self._sightings = Sightings(self._memory, asked_at=self.asked_at)
 
     def merge(self, other: Fold) -> None:
         """Count also what a contested fold of the same listing counts."""
@@ -238,6 +334,10 @@ class Fold:
                 self._cells[key] = _Cell(self._bounds)
             self._cells[key].merge(cell)
         self._troubled.update(other._troubled)
+        self._failed.merge(other._failed)
+        self._stuck.merge(other._stuck)
+        self._stuck_configs.update(other._stuck_configs)
+        self._sightings.merge(other._sightings)
         self._duplicates -= other.listed
 
     def _count(self, cell: _Cell, status: str | None, group: list[Deployment]) -> None:
@@ -246,6 +346,7 @@ class Fold:
         if created := [now - record.creation_time for record in group if record.creation_time is not None]:
             created.sort()
             cell.ages.add(created)
+        options = self._options
         changed = [now - time for record in group if (time := record.updated_time or record.creation_time) is not None]
         if changed:
             changed.sort()
@@ -253,23 +354,60 @@ class Fold:
             cell.spread(changed[-1], changed[0])
             if status == "IN_PROGRESS" and (stuck := len(changed) - bisect_left(changed, self._stuck_after)):
                 cell.stuck += stuck
-                since = now - self._stuck_after
-                self._troubled.update(
-                    record.server_id or ""
-                    for record in group
-                    if (time := record.updated_time or record.creation_time) is not None and time <= since
-                )
+                self._count_stuck(group)
+        if options.finishes:
+            self._sightings.add(
+                status,
+                group,
+                newest=now - changed[0] if changed else None,
+                timeless=len(changed) < len(group),
+                revisited=self._revisited,
+            )
+        if options.problems and status == "FAILED":
+            self._failed.add([(now - at, each) for each in group if (at := each.updated_time or each.creation_time)])
+        if options.configs:
+            self._count_configs(cell.configs, group)
         # Few distinct values to a batch, so what they mean is worked out once for each.
         codes = Counter(
             [None if (outputs := record.output_values) is None else outputs.deploy_status_code for record in group]
         )
         for code, count in codes.items():
             cell.codes[exit_code(code)] += count
-        if self._options.servers:
+        if options.servers:
             servers = [record.server_id or "" for record in group]
             cell.servers.update(servers)
             if status == "FAILED":
                 self._troubled.update(servers)
+
+    def _count_stuck(self, group: list[Deployment]) -> None:
+        """Count those of a group that are stuck where each is one of its own."""
+        since = self._now - self._stuck_after
+        keyed = [
+            (at - self._now, record)
+            for record in group
+            if (at := record.updated_time or record.creation_time) is not None and at <= since
+        ]
+        records = [record for _, record in keyed]
+        self._troubled.update(record.server_id or "" for record in records)
+        if self._options.problems:
+            self._stuck.add(keyed)
+        if self._options.configs:
+            self._count_configs(self._stuck_configs, records)
+
+    def _count_configs(self, counts: Counter[ConfigName | str], records: list[Deployment]) -> None:
+        """Count by the names of the configs, or by the ids of those whose names are not known."""
+        names = self._names
+        if names is None or not (names.asking or names.configs):
+            counts[UNKNOWN] += len(records)
+            return
+        known = names.configs
+        found: Counter[Any] = Counter(map(known.get, map(_config_id, records)))
+        unknown = found.pop(None, 0)
+        counts.update(found)
+        if unknown and names.asking:
+            counts.update(each for record in records if (each := record.config_id or "") not in known)
+        elif unknown:
+            counts[UNKNOWN] += unknown
 
     def finish(self, *, response_bytes: int = 0) -> Snapshot:
         """The snapshot of all batches added."""
@@ -289,12 +427,15 @@ class Fold:
                 if integers:
                     code_counts[action].update(integers)
         servers, withheld = self._server_rows(cells)
+        problems = self._problem_rows()
         return Snapshot(
-            asked_at=self._asked_at,
+            asked_at=self.asked_at,
             deployments={key: cell.count for key, cell in cells.items()},
             stuck=stuck,
             servers=servers,
             servers_withheld=withheld,
+            problems=problems,
+            problems_withheld=self._failed.size + self._stuck.size - len(problems) if self._options.problems else 0,
             codes=_code_labels(cells),
             code_distribution={
                 action: _code_distribution(self._options.code_bounds, counts) for action, counts in code_counts.items()
@@ -308,13 +449,54 @@ class Fold:
             response_bytes=response_bytes,
         )
 
+    def tally(self) -> ConfigTally:
+        """What was counted by config."""
+        self.close()
+        tally = ConfigTally(stuck=Counter(self._stuck_configs))
+        for (status, _), cell in self._labelled_cells().items():
+            for config, count in cell.configs.items():
+                tally.counts[config or UNKNOWN, status] += count
+        return tally
+
+    def sighted(self) -> Sighted:
+        """What was seen of finishes."""
+        self.close()
+        return self._sightings.result()
+
+    def _problem_rows(self) -> tuple[ProblemRow, ...]:
+        """As many failed and stuck deployments as allowed; both kinds are sure of half the places."""
+        limit = self._options.problems
+        if not limit:
+            return ()
+        stuck = min(self._stuck.size, max(limit // 2, limit - self._failed.size))
+        chosen: tuple[tuple[Problem, _Foremost, int, int], ...] = (
+            ("failed", self._failed, limit - stuck, 1),
+            ("stuck", self._stuck, stuck, -1),
+        )
+        actions = self._action_labels()
+        return tuple(
+            ProblemRow(
+                problem,
+                record.id,
+                record.server_id or "",
+                record.config_id or "",
+                record.status or "",
+                actions.get(record.action or "", OTHER),
+                _code_label(record),
+                self._time(key * sign),
+                (record.status_reason or "")[:REASON_LENGTH],
+            )
+            for problem, foremost, share, sign in chosen
+            for key, record in foremost.first(share)
+        )
+
     def _time(self, age: timedelta) -> float:
         return (self._now - _EPOCH - age).total_seconds()
 
     def _labelled_cells(self) -> dict[tuple[str, str], _Cell]:
         """The cells under their label values, undocumented ones past the limit together as `other`."""
         statuses = _bounded({status or "" for status, _ in self._cells}, STATUSES)
-        actions = _bounded({action or "" for _, action in self._cells}, ACTIONS)
+        actions = self._action_labels()
         cells: dict[tuple[str, str], _Cell] = {}
         for (status, action), cell in self._cells.items():
             key = statuses.get(status or "", OTHER), actions.get(action or "", OTHER)
@@ -326,6 +508,9 @@ class Fold:
             else:
                 cells[key] = cell
         return cells
+
+    def _action_labels(self) -> dict[str, str]:
+        return _bounded({action or "" for _, action in self._cells}, ACTIONS)
 
     def _server_rows(self, cells: Mapping[tuple[str, str], _Cell]) -> tuple[tuple[ServerRow, ...], int]:
         """The rows of as many servers as allowed, the most troubled first, and how many rows are left out."""
@@ -347,6 +532,11 @@ def _bounded(values: set[str], documented: Iterable[str]) -> dict[str, str]:
     known = set(documented)
     kept = known | set(sorted(values - known)[:UNDOCUMENTED_LIMIT])
     return {value: value for value in kept}
+
+
+def _code_label(record: Deployment) -> str:
+    code = exit_code(record.output_values.deploy_status_code if record.output_values is not None else None)
+    return "" if code == "none" else str(code)
 
 
 def _code_labels(cells: Mapping[tuple[str, str], _Cell]) -> dict[tuple[str, str], int]:

@@ -141,7 +141,7 @@ class Page:
         self._sections: dict[Format, list[_Section]] = {format: [] for format in FORMATS}
         self._feeds: list[_Feed] = []
         for family in families:
-            shared = None if family.kind == "gaugehistogram" else _Shelf()
+            shared = None if family.kind == "gaugehistogram" or family.exemplars else _Shelf()
             for format in FORMATS:
                 for index, header in enumerate(headers(family, format)):
                     shelf = shared or _Shelf()

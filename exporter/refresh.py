@@ -25,8 +25,12 @@ from exporter.config import CloudLimits, Refresh
 from exporter.errors import AnswerError, Api, DeadlineError, InternalError, RefreshError
 from exporter.errors import DecodeError as ListingError
 from exporter.exposition import Block
+from exporter.families import CONFIG_NAMES, CONFIGS, SERVER_NAMES
+from exporter.finishes import Digest, Finish, Finishes, Ledger, Memory, digest, remember
 from exporter.fold import Fold, FoldOptions
 from exporter.gate import Gate
+from exporter.names import ConfigTally, Names, named
+from exporter.naming import Manners, Naming
 from exporter.orchestration import Listing
 from exporter.snapshot import Snapshot
 from exporter.state import ProjectKey, ProjectState
@@ -65,16 +69,35 @@ class Surroundings:
     hand_over: Callable[[str, str], None]
     """Called when a project (by id) gets the deployments that it wanted from another one."""
     project_count: Callable[[], int]
+    families: frozenset[str]
+    """The names of those that the page has."""
+    finishes: Finishes
+    duration_bounds: tuple[float, ...]
+    manners: Manners | None
+    """How to ask for names; None: not at all."""
     random: Callable[[], float] = random.random
+
+
+class _Events(NamedTuple):
+    """What one listing told of finishes, and what to remember of it."""
+
+    finishes: tuple[Finish, ...]
+    digests: tuple[Digest, ...]
+    memory: Memory
+    asked_at: float
 
 
 class _Found(NamedTuple):
     """What one listing brought."""
 
     fold: Fold
+    tally: ConfigTally
+    events: _Events
     size: int
     listing_time: float
     asked_steady: float
+    whole: Snapshot
+    """The data, before it is cut to what the page has room for."""
     snapshot: Snapshot
     blocks: Mapping[str, Block]
     counted: array[int]
@@ -104,9 +127,25 @@ class ProjectWatch:
         self._slow = False
         self._fold: Fold | None = None
         """The last one, kept only in a cloud where deployments may change hands."""
+        self._whole: Snapshot | None = None
+        """The data before it was cut to what the page has room for."""
+        self._tally = ConfigTally()
+        self._naming = Naming(clock=shared.clock.steady)
+        self._asking: asyncio.Task[None] | None = None
+        self._may_ask = False
+        """Whether names are asked for beside the refreshes."""
 
     async def run(self) -> None:
         """Refresh at the configured pace, for ever."""
+        self._may_ask = True
+        try:
+            await self._run()
+        finally:
+            self._may_ask = False
+            if self._asking is not None:
+                self._asking.cancel()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         first = True
         while True:
@@ -193,7 +232,8 @@ class ProjectWatch:
                 limit=format_duration(limit),
             )
             self.blocks = {}
-            self._fold = None
+            self._fold = self._whole = None
+            self._tally = ConfigTally()
             self._shared.claims.release(self.key.project_id)
             self._replace(replace(state, stale=True))
 
@@ -231,7 +271,11 @@ class ProjectWatch:
         if self._fold is None or snapshot is None or (contested := self._fold.contested.pop(claimer, None)) is None:
             return
         self._fold.merge(contested)
-        self._show(self._shared.fit(self.key, self._fold.finish(response_bytes=snapshot.response_bytes)))
+        events = self._events(self._shared, contested, beside=True)
+        self.state = replace(self.state, ledger=self._counted(self._shared, events))
+        self._tally = self._fold.tally()
+        self._whole = self._fold.finish(response_bytes=snapshot.response_bytes)
+        self._name()
 
     def cut(self, rows: int) -> None:
         """Show at most so many series of servers."""
@@ -245,6 +289,10 @@ class ProjectWatch:
             # Other credentials or another address: what was wrong with the ones before says nothing of them.
             self._failures = 0
             self._readmitted.set()
+            self._naming.reopen()
+        if shared.fold.finishes != self._shared.fold.finishes or shared.fold.admits is not self._shared.fold.admits:
+            # The next listing may show what it did not before, though it is no news.
+            shared.finishes.restart(self.key.project_id)
         self._shared = shared
         if (interval := self._interval_in_force()) != self.state.interval:
             self._replace(replace(self.state, interval=interval))
@@ -288,7 +336,13 @@ class ProjectWatch:
         began = stopwatch.elapsed()
         asked_steady = shared.clock.steady()
         guard = shared.claims.guard(self.key.project_id)
-        fold = Fold(shared.fold, asked_at=shared.clock.wall(), guard=guard)
+        fold = Fold(
+            shared.fold,
+            asked_at=shared.clock.wall(),
+            guard=guard,
+            names=self._known(shared),
+            memory=shared.finishes.memory(self.key.project_id),
+        )
         listing = Listing(shared.access, token, limit=shared.limits.response_bytes, silence=shared.refresh.silence)
         async with aclosing(listing.batches()) as batches:
             async for batch in batches:
@@ -306,27 +360,105 @@ class ProjectWatch:
         """What a fold found, ready to be shown; a large one is finished beside the event loop."""
         own = shared.claims.of(self.key.project_id)
 
-        def count() -> tuple[Snapshot, array[int], AbstractSet[int]]:
+        def count() -> tuple[Snapshot, ConfigTally, _Events, array[int], AbstractSet[int]]:
             counted = fold.counted()
-            return fold.finish(response_bytes=size), array("q", sorted(counted)), counted.difference(own)
+            tally = fold.tally()
+            whole = self._named(shared, fold.finish(response_bytes=size), tally)
+            return whole, tally, self._events(shared, fold), array("q", sorted(counted)), counted.difference(own)
 
         large = fold.listed > LARGE_LISTING
-        snapshot, counted, new = await run_blocking(count, name="count") if large else count()
-        snapshot = shared.fit(self.key, snapshot)
+        whole, tally, events, counted, new = await run_blocking(count, name="count") if large else count()
+        snapshot = shared.fit(self.key, whole)
 
         def render() -> Mapping[str, Block]:
             return shared.render(self.state, snapshot)
 
         return _Found(
             fold=fold,
+            tally=tally,
+            events=events,
             size=size,
             listing_time=listing_time,
             asked_steady=asked_steady,
+            whole=whole,
             snapshot=snapshot,
             blocks=await run_blocking(render, name="render") if large else render(),
             counted=counted,
             new=new,
         )
+
+    def _named(self, shared: Surroundings, snapshot: Snapshot, tally: ConfigTally) -> Snapshot:
+        """The snapshot with the names that are known."""
+        configs = shared.limits.configs if CONFIGS in shared.families else 0
+        found = named(snapshot, tally, self._known(shared), configs=configs)
+        if CONFIG_NAMES not in shared.families:
+            found = replace(found, config_names={})
+        return found if SERVER_NAMES in shared.families else replace(found, server_names={})
+
+    def _known(self, shared: Surroundings) -> Names:
+        return self._naming.names if shared.manners is not None else Names(asking=False)
+
+    def _name(self) -> None:
+        """Show the data with the names that are known by now."""
+        if self._whole is not None and self.state.shown is not None:
+            self._whole = self._named(self._shared, self._whole, self._tally)
+            self._show(self._shared.fit(self.key, self._whole))
+
+    def _unnamed(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The ids of the configs and servers whose names are wanted and not known."""
+        shared, whole, names = self._shared, self._whole, self._naming.names
+        if whole is None:
+            return frozenset(), frozenset()
+        configs, servers = self._tally.unnamed(names), frozenset[str]()
+        if CONFIG_NAMES in shared.families:
+            configs |= {row.config_id for row in whole.problems}.difference(names.configs)
+        if SERVER_NAMES in shared.families:
+            servers = frozenset(row.server_id for row in whole.servers).difference(names.servers)
+        return configs - {""}, servers - {""}
+
+    async def ask_for_names(self, *, at_once: bool = False) -> None:
+        """Find out what the data's configs and servers are called, where that is due, and show it.
+
+        `at_once`: beside other projects, and without pauses.
+        """
+        manners = self._shared.manners
+        if manners is None or self.state.shown is None:
+            return
+        if at_once:
+            manners = replace(manners, pause=lambda took: 0.0, one_at_a_time=asyncio.Lock())
+        configs, servers = self._unnamed()
+        size = self.state.shown.total
+        if self._naming.due(configs, servers, size=size):
+            before = self._naming.names
+            await self._naming.ask(
+                manners,
+                self.key.project_id,
+                configs=configs,
+                servers=servers,
+                size=size,
+                interval=self.state.interval,
+            )
+            if self._naming.names != before:
+                self._name()
+
+    def _events(self, shared: Surroundings, fold: Fold, *, beside: bool = False) -> _Events:
+        sighted = fold.sighted()
+        asked_at = fold.asked_at
+        memory = remember(shared.finishes.memory(self.key.project_id), sighted, asked_at=asked_at, beside=beside)
+        digests = digest(sighted.finishes, bounds=shared.duration_bounds, asked_at=asked_at)
+        return _Events(sighted.finishes, digests, memory, asked_at)
+
+    def _counted(self, shared: Surroundings, events: _Events) -> Ledger | None:
+        """The finishes so far with those of a listing, but for what another project has counted already."""
+        if not shared.fold.finishes:
+            return None
+        project, digests = self.key.project_id, events.digests
+        told = shared.finishes.told(project, events.finishes) if shared.claims.overlapping else frozenset[int]()
+        if told:
+            untold = [finish for finish in events.finishes if finish.mark not in told]
+            digests = digest(untold, bounds=shared.duration_bounds, asked_at=events.asked_at)
+        shared.finishes.settle(project, events.memory)
+        return (self.state.ledger or Ledger()).with_more(digests)
 
     def _settle(self, found: _Found) -> list[str]:
         """Claim what was counted, and hand over what others should have: from here on no page shows it twice.
@@ -355,10 +487,20 @@ class ProjectWatch:
             log.info("recovered", cloud=self.key.cloud, project_id=self.key.project_id, project=before.name)
         self.blocks = found.blocks
         self.fetched_at = found.asked_steady
+        self._whole, self._tally = found.whole, found.tally
         gained = self._settle(found)
-        self._replace(before.succeeded(found.snapshot, duration=duration, interval=interval))
+        ledger = self._counted(self._shared, found.events)
+        self._replace(before.succeeded(found.snapshot, duration=duration, interval=interval, ledger=ledger))
         for other in gained:
             self.gain(other)
+        if self._may_ask and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._ask_beside(), name=f"names {'/'.join(self.key)}")
+
+    async def _ask_beside(self) -> None:
+        try:
+            await self.ask_for_names()
+        except Exception:
+            log.exception("internal error", cloud=self.key.cloud, project_id=self.key.project_id)
 
     def _failed(self, error: RefreshError, duration: float) -> None:
         before = self.state

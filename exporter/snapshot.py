@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, NamedTuple
+from itertools import groupby, zip_longest
+from typing import Final, Literal, NamedTuple, TypeVar
 
 STATUSES: Final = ("COMPLETE", "IN_PROGRESS", "FAILED")
 ACTIONS: Final = ("CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME")
 REASON_LENGTH: Final = 1000
 
 
+class Exemplar(NamedTuple):
+    """One deployment that stands for those counted with it: the value that it added, and when (Unix seconds)."""
+
+    deployment_id: str
+    value: float
+    timestamp: float
+
+
+class Tally(NamedTuple):
+    """A counter's content."""
+
+    size: int
+    exemplar: Exemplar | None = None
+
+
 class Distribution(NamedTuple):
-    """A histogram's content: `cumulative[i]` values are at most `bounds[i]`, `size` in all, `total` is their sum."""
+    """A histogram's content: `cumulative[i]` values are at most `bounds[i]`, `size` in all, `total` is their sum.
+
+    `exemplars` is empty, or has one (or None) for each bucket, the one for +Inf included.
+    """
 
     bounds: tuple[float, ...]
     cumulative: tuple[int, ...]
     size: int
     total: float
+    exemplars: tuple[Exemplar | None, ...] = ()
 
 
 class ServerRow(NamedTuple):
@@ -110,18 +130,69 @@ class Snapshot:
     """Records whose id had been met before."""
     response_bytes: int = 0
 
-    def cut(self, rows: int) -> Snapshot:
-        """The same with at most so many rows of servers: the most troubled servers', each whole."""
-        if len(self.servers) <= rows:
+    @property
+    def bounded(self) -> int:
+        """How many series it has of the families that limits may cut: of servers, configs, problems, and names."""
+        names = len(self.server_names) + len(self.config_names)
+        return len(self.servers) + len(self.problems) + len(self.configs) + names
+
+    def cut(self, series: int) -> Snapshot:
+        """The same with at most so many series of those: problems go last, servers first, the least troubled ones.
+
+        Rows of one server, or of one config, stay together, and with its name.
+        """
+        if self.bounded <= series:
             return self
-        end = rows
-        while end and self.servers[end].server_id == self.servers[end - 1].server_id:
-            end -= 1
+        kinds = [[row for row in self.problems if row.problem == problem] for problem in ("failed", "stuck")]
+        in_turn = [row for pair in zip_longest(*kinds) for row in pair if row is not None]
+        kept, left = _fitting(
+            in_turn, lambda row: row.deployment_id, lambda row: row.config_id, self.config_names, series
+        )
+        shown = {row.deployment_id for row in kept}
+        problems = tuple(row for row in self.problems if row.deployment_id in shown)
+        configs, left = _fitting(self.configs, lambda row: row[:2], lambda row: "", {}, left)
+        servers, left = _fitting(
+            self.servers, lambda row: row.server_id, lambda row: row.server_id, self.server_names, left
+        )
         return replace(
-            self, servers=self.servers[:end], servers_withheld=self.servers_withheld + len(self.servers) - end
+            self,
+            problems=problems,
+            problems_withheld=self.problems_withheld + len(self.problems) - len(problems),
+            config_names=_of({row.config_id for row in problems}, self.config_names),
+            configs=tuple(configs),
+            configs_withheld=self.configs_withheld + len(self.configs) - len(configs),
+            servers=tuple(servers),
+            servers_withheld=self.servers_withheld + len(self.servers) - len(servers),
+            server_names=_of({row.server_id for row in servers}, self.server_names),
         )
 
     @property
     def total(self) -> int:
         """All deployments counted."""
         return sum(self.deployments.values())
+
+
+R = TypeVar("R")
+N = TypeVar("N")
+
+
+def _fitting(
+    rows: Iterable[R], group: Callable[[R], object], name: Callable[[R], str], names: Mapping[str, object], series: int
+) -> tuple[list[R], int]:
+    """As many rows from the front as fit, those of a group together, each name once; and how many series are left."""
+    kept: list[R] = []
+    named: set[str] = set()
+    for _, members in groupby(rows, group):
+        together = list(members)
+        new = {name(row) for row in together}.intersection(names) - named
+        cost = len(together) + len(new)
+        if cost > series:
+            break
+        series -= cost
+        kept += together
+        named |= new
+    return kept, series
+
+
+def _of(ids: Iterable[str], names: Mapping[str, N]) -> dict[str, N]:
+    return {each: names[each] for each in ids if each in names}

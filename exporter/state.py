@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple, TypeVar
 
 from exporter.errors import Api, Reason, RefreshError
+from exporter.finishes import Ledger
 from exporter.snapshot import Distribution, Snapshot
 
 Condition = Literal["pending", "fresh", "failing", "stale"]
@@ -50,6 +51,8 @@ class ProjectState:
     duration: float | None = None
     rejected: Mapping[str, int] = field(default_factory=dict)
     duplicates: int = 0
+    ledger: Ledger | None = None
+    """What was seen to finish; None before the first listing, or where nobody looks for it."""
 
     @property
     def shown(self) -> Snapshot | None:
@@ -65,7 +68,9 @@ class ProjectState:
             return "stale"
         return "fresh" if self.up else "failing"
 
-    def succeeded(self, snapshot: Snapshot, *, duration: float, interval: float) -> ProjectState:
+    def succeeded(
+        self, snapshot: Snapshot, *, duration: float, interval: float, ledger: Ledger | None = None
+    ) -> ProjectState:
         """After a refresh that succeeded in `duration` seconds."""
         return replace(
             self,
@@ -78,6 +83,7 @@ class ProjectState:
             interval=interval,
             rejected=added(self.rejected, snapshot.rejected),
             duplicates=self.duplicates + snapshot.duplicates,
+            ledger=ledger,
         )
 
     def failed(self, error: RefreshError, *, duration: float) -> ProjectState:

@@ -168,17 +168,18 @@ class Cloud:
         server: str = "server-1",
         code: Any = 0,
         age: float = 60.0,
+        config: str | None = None,
         **fields: Any,
     ) -> Deployment:
-        """A deployment that was created so many seconds ago."""
+        """A deployment that was created so many seconds ago, of the project's first config unless told otherwise."""
         project_id = self.project(project).id
-        configs = [each for each in self.world.configs.values() if each.project_id == project_id]
-        chosen = configs[0] if configs else self.world.add_config(project_id, "install-agent")
+        configs = [each.id for each in self.world.configs.values() if each.project_id == project_id]
+        chosen = config or (configs[0] if configs else self.world.add_config(project_id, "install-agent").id)
         outputs = {"deploy_stdout": "secret-output", "deploy_stderr": "", "deploy_status_code": code}
         return self.world.add_deployment(
             project_id,
             server,
-            chosen.id,
+            chosen,
             status=status,
             action=action,
             created=self.world.now() - age,

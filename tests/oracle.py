@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, PlainValidator, ValidationError
 
 from exporter.fold import FoldOptions, server_filter
-from exporter.snapshot import Distribution, ServerRow, Snapshot
+from exporter.snapshot import ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot
 
 DOCUMENTED_STATUSES = {"COMPLETE", "IN_PROGRESS", "FAILED"}
 DOCUMENTED_ACTIONS = {"CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME"}
@@ -105,7 +105,9 @@ class Record(BaseModel):
 
     id: Annotated[str, PlainValidator(read_identity)]
     server_id: Text = ""
+    config_id: Text = ""
     status: Text = ""
+    status_reason: Text = ""
     action: Text = ""
     creation_time: Time = None
     updated_time: Time = None
@@ -123,6 +125,10 @@ class Rules:
     code_bounds: tuple[int, ...] = (0, 1, 2, 125, 255)
     stuck_after: float = 3600.0
     servers: int = 10000
+    problems: int = 0
+    configs: int = 0
+    names: tuple[tuple[str, tuple[str, str]], ...] = ()
+    """Of configs, by their id."""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
@@ -133,6 +139,8 @@ class Rules:
             code_bounds=self.code_bounds,
             stuck_after=self.stuck_after,
             servers=self.servers,
+            problems=self.problems,
+            configs=bool(self.configs),
             admits=server_filter(self.include, self.exclude),
         )
 
@@ -209,6 +217,11 @@ def count(items: list[Any], rules: Rules, *, asked_at: float = ASKED_AT, respons
     changes: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
     per_server: Counter[tuple[str, str, str]] = Counter()
     trouble: Counter[str] = Counter()
+    failed: list[tuple[datetime, ProblemRow]] = []
+    hung: list[tuple[datetime, ProblemRow]] = []
+    named = dict(rules.names)
+    per_config: Counter[tuple[str, str, str]] = Counter()
+    config_trouble: Counter[tuple[str, str]] = Counter()
     for record in records:
         status = _label(record.status, statuses, DOCUMENTED_STATUSES)
         action = _label(record.action, actions, DOCUMENTED_ACTIONS)
@@ -229,10 +242,38 @@ def count(items: list[Any], rules: Rules, *, asked_at: float = ASKED_AT, respons
         )
         stuck[action] += is_stuck
         trouble[record.server_id] += is_stuck or record.status == "FAILED"
+        name = named.get(record.config_id, ("", ""))
+        per_config[(*name, status)] += 1
+        config_trouble[name] += is_stuck or record.status == "FAILED"
+        if changed and (is_stuck or record.status == "FAILED"):
+            when = float(Fraction(_microseconds(changed - epoch), 10**6))
+            ids = record.id, record.server_id, record.config_id
+            label = "" if code == "none" else str(code)
+            row = ProblemRow(
+                "stuck" if is_stuck else "failed",
+                *ids,
+                record.status,
+                action,
+                label,
+                when,
+                record.status_reason[:1000],
+            )
+            (hung if is_stuck else failed).append((changed, row))
 
     shown = sorted(trouble, key=lambda server: (-trouble[server], server))[: rules.servers]
     every = sorted(ServerRow(*key, number) for key, number in per_server.items())
     rows = [row for server in shown for row in every if row.server_id == server]
+
+    failed.sort(key=lambda each: (now - each[0], each[1].deployment_id))
+    hung.sort(key=lambda each: (each[0], each[1].deployment_id))
+    # Each is sure of half, and takes what the other leaves.
+    half = rules.problems // 2
+    places = {"failed": min(len(failed), rules.problems - min(len(hung), half))}
+    places["stuck"] = min(len(hung), rules.problems - places["failed"])
+    problems = [row for _, row in failed[: places["failed"]]] + [row for _, row in hung[: places["stuck"]]]
+    first = sorted(config_trouble, key=lambda config: (-config_trouble[config], config))[: rules.configs]
+    all_configs = sorted(ConfigRow(*key, number) for key, number in per_config.items())
+    configs = [row for config in first for row in all_configs if row[:2] == config]
 
     def unix(when: datetime) -> float:
         return float(Fraction(_microseconds(when - epoch), 10**6))
@@ -243,6 +284,11 @@ def count(items: list[Any], rules: Rules, *, asked_at: float = ASKED_AT, respons
         stuck=stuck,
         servers=tuple(rows),
         servers_withheld=len(per_server) - len(rows) if rules.servers else 0,
+        problems=tuple(problems),
+        problems_withheld=len(failed) + len(hung) - len(problems) if rules.problems else 0,
+        configs=tuple(configs),
+        configs_withheld=len(all_configs) - len(configs) if rules.configs else 0,
+        config_names={row.config_id: named[row.config_id] for row in problems if row.config_id in named},
         codes=codes,
         code_distribution={action: _codes(each, rules.code_bounds) for action, each in ran.items()},
         ages={status: _ages(each, rules.age_bounds) for status, each in ages.items()},

@@ -13,12 +13,23 @@ from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.samples import Exemplar as TheirExemplar
 from prometheus_client.utils import floatToGoString
 
 from exporter.exposition import END_OF_OPENMETRICS, FORMATS, Format, headers, number, render
 from exporter.families import FAMILIES, Family, Scope
+from exporter.finishes import Ledger
 from exporter.page import Page
-from exporter.snapshot import Distribution, ServerRow, Snapshot
+from exporter.snapshot import (
+    ConfigName,
+    ConfigRow,
+    Distribution,
+    Exemplar,
+    ProblemRow,
+    ServerRow,
+    Snapshot,
+    Tally,
+)
 from exporter.state import CloudState, ExporterState, ProjectKey, ProjectState
 
 AWKWARD = (
@@ -58,19 +69,31 @@ def sample(name: str, labels: dict[str, str], value: float) -> Sample:
     return name, tuple(sorted(labels.items())), "NaN" if math.isnan(value) else float(value)
 
 
-def samples_of(family: Family, base: Sequence[str], state: Any) -> Iterator[tuple[str, dict[str, str], float]]:
+class Spelled(NamedTuple):
+    """A sample, and what stands for it."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+    exemplar: Exemplar | None = None
+
+
+def samples_of(family: Family, base: Sequence[str], state: Any) -> Iterator[Spelled]:
     """A state's samples of a family, spelled out."""
     g = "g" if family.kind == "gaugehistogram" else ""
     for row in family.rows(state):
         labels = dict(zip(family.all_labels, (*base, *map(str, row[:-1])), strict=True))
         if family.kind not in {"histogram", "gaugehistogram"}:
-            yield family.name, labels, row[-1]
+            value = row[-1] if isinstance(row[-1], Tally) else (row[-1], None)
+            yield Spelled(family.name, labels, *value)
             continue
         found: Distribution = row[-1]
-        for bound, count in zip((*found.bounds, math.inf), (*found.cumulative, found.size), strict=True):
-            yield f"{family.name}_bucket", {**labels, "le": floatToGoString(bound)}, count
-        yield f"{family.name}_{g}count", labels, found.size
-        yield f"{family.name}_{g}sum", labels, found.total
+        exemplars = found.exemplars or (None,) * (len(found.bounds) + 1)
+        buckets = zip((*found.bounds, math.inf), (*found.cumulative, found.size), exemplars, strict=True)
+        for bound, count, exemplar in buckets:
+            yield Spelled(f"{family.name}_bucket", {**labels, "le": floatToGoString(bound)}, count, exemplar)
+        yield Spelled(f"{family.name}_{g}count", labels, found.size)
+        yield Spelled(f"{family.name}_{g}sum", labels, found.total)
 
 
 class Table:
@@ -86,8 +109,10 @@ class Table:
             metric = Metric(name, family.help_text, family.kind, family.unit)
             for each in self._shown:
                 if each.scope == family.scope:
-                    for found in samples_of(family, each.base, each.state):
-                        metric.add_sample(*found)
+                    for name, labels, value, mine in samples_of(family, each.base, each.state):
+                        ids = {"deployment_id": mine.deployment_id} if mine else {}
+                        theirs = TheirExemplar(ids, mine.value, mine.timestamp) if mine else None
+                        metric.add_sample(name, labels, value, exemplar=theirs)
             if metric.samples:
                 yield metric
 
@@ -97,7 +122,7 @@ def parsed(text: str, format: Format) -> list[tuple[str, str, str, str, list[Sam
     parse = parse_openmetrics if format == "openmetrics" else parse_text
     found = []
     for family in parse(text):
-        assert all(each.timestamp is None and each.exemplar is None for each in family.samples)
+        assert all(each.timestamp is None for each in family.samples)
         samples = sorted(sample(each.name, each.labels, each.value) for each in family.samples)
         found.append((family.name, family.documentation, family.type, family.unit, samples))
     return found
@@ -130,11 +155,37 @@ SNAPSHOTS = st.deferred(
         ).map(tuple),
         codes=st.dictionaries(CELLS, COUNTS, max_size=3),
         code_distribution=st.dictionaries(LABELS, distributions((0, 1, 255)), max_size=2),
+        problems=st.lists(
+            st.builds(ProblemRow, st.just("failed"), *[LABELS] * 6, FLOATS, LABELS),
+            max_size=3,
+            unique_by=lambda row: row[:7],
+        ).map(tuple),
+        configs=st.lists(
+            st.builds(ConfigRow, LABELS, LABELS, LABELS, COUNTS), max_size=3, unique_by=lambda row: row[:3]
+        ).map(tuple),
+        config_names=st.dictionaries(LABELS, st.builds(ConfigName, LABELS, LABELS), max_size=2),
+        server_names=st.dictionaries(LABELS, LABELS, max_size=2),
         ages=st.dictionaries(LABELS, distributions((60.0, 3600.0, 0.5 + 2**40)), max_size=2),
         state_ages=st.dictionaries(LABELS, distributions((60.0,)), max_size=2),
         oldest_changes=st.dictionaries(CELLS, st.floats(-1e12, 1e12), max_size=2),
         newest_changes=st.dictionaries(CELLS, st.floats(-1e12, 1e12), max_size=2),
         response_bytes=COUNTS,
+    )
+)
+EXEMPLARS = st.builds(Exemplar, st.uuids().map(str), st.floats(0, 1e6), st.floats(1, 2e9))
+LEDGERS = st.deferred(
+    lambda: st.builds(
+        Ledger,
+        finished=st.dictionaries(CELLS, st.builds(Tally, COUNTS, st.one_of(st.none(), EXEMPLARS)), max_size=2),
+        durations=st.dictionaries(
+            CELLS,
+            st.builds(
+                lambda distribution, exemplars: distribution._replace(exemplars=tuple(exemplars)),
+                distributions((5.0, 60.0)),
+                st.lists(st.one_of(st.none(), EXEMPLARS), min_size=3, max_size=3),
+            ),
+            max_size=2,
+        ),
     )
 )
 PROJECTS = st.deferred(
@@ -148,6 +199,7 @@ PROJECTS = st.deferred(
         refreshes=COUNTS,
         failures=st.dictionaries(CELLS, COUNTS, max_size=2),
         duration=st.one_of(st.none(), FLOATS),
+        ledger=st.one_of(st.none(), LEDGERS),
     )
 )
 
@@ -176,7 +228,7 @@ def test_parsers_read_what_was_counted(format: Format, shown: list[Shown]) -> No
     """prometheus-client's own parser reads every sample back, with its labels and value, and none besides."""
     found = [each for _, _, _, _, samples in parsed(page_text(shown, format), format) for each in samples]
     expected = [
-        sample(*each)
+        sample(*each[:3])
         for family in FAMILIES
         for owner in shown
         if owner.scope == family.scope

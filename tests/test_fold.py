@@ -1,7 +1,9 @@
 """Counting records: this listing in, this snapshot out."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 
 from exporter.fold import Fold, server_filter
 from exporter.listing import Batch
+from exporter.names import ConfigTally, Names, named
 from exporter.records import Deployment, Rejection, salvage
-from exporter.snapshot import Distribution, ServerRow, Snapshot
+from exporter.snapshot import ConfigName, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot
 from tests import oracle
 from tests.oracle import Rules
 
@@ -25,9 +28,16 @@ def ago(seconds: float) -> str:
     return (NOW - timedelta(seconds=seconds)).isoformat()
 
 
-def fold_of(*batches: list[Any], rules: Rules | None = None, asked_at: float = ASKED_AT) -> Fold:
+def names_of(rules: Rules) -> Names:
+    """The names that the rules know."""
+    return Names({config: ConfigName(*name) for config, name in rules.names})
+
+
+def fold_of(
+    *batches: list[Any], rules: Rules | None = None, asked_at: float = ASKED_AT, names: Names | None = None
+) -> Fold:
     """A fold to which these items were added, batch by batch."""
-    fold = Fold((rules or Rules()).options(), asked_at=asked_at)
+    fold = Fold((rules or Rules()).options(), asked_at=asked_at, names=names)
     for items in batches:
         found = [salvage(item) for item in items]
         records = [record for record in found if isinstance(record, Deployment)]
@@ -186,6 +196,110 @@ def test_troubled_servers_come_first(limit: int, shown: list[str], withheld: int
     assert snapshot.total == len(items)
 
 
+def problems(snapshot: Snapshot) -> dict[str, list[str]]:
+    """The ids of the problem rows, in order, by problem."""
+    found: dict[str, list[str]] = {"failed": [], "stuck": []}
+    for row in snapshot.problems:
+        found[row.problem].append(row.deployment_id)
+    return found
+
+
+def test_a_problem_row() -> None:
+    """A failed deployment's row has all that names it, its reason cut to a thousand characters."""
+    item = {
+        "id": "a",
+        "server_id": "web",
+        "config_id": "c",
+        "status": "FAILED",
+        "status_reason": "x" * 1001,
+        "action": "UPDATE",
+        "creation_time": ago(7200),
+        "updated_time": ago(30),
+        "output_values": {"deploy_status_code": "127", "deploy_stderr": "s3cret"},
+    }
+    row = ProblemRow("failed", "a", "web", "c", "FAILED", "UPDATE", "127", ASKED_AT - 30, "x" * 1000)
+    assert counted(item, rules=Rules(problems=5)).problems == (row,)
+
+
+@pytest.mark.parametrize(
+    ("code", "label"), [(None, ""), (0, "0"), ("3", "3"), (-1, "-1"), ("x", "invalid"), (True, "invalid")]
+)
+def test_the_code_of_a_problem(code: Any, label: str) -> None:
+    """A problem's exit code is the integer, empty where there is none, `invalid` where it is nothing of the kind."""
+    item = {"id": "a", "status": "FAILED", "creation_time": ago(1), "output_values": {"deploy_status_code": code}}
+    assert [row.deploy_status_code for row in counted(item, rules=Rules(problems=5)).problems] == [label]
+
+
+@pytest.mark.parametrize(
+    ("limit", "failed", "stuck"),
+    [(0, 0, 0), (1, 1, 0), (2, 1, 1), (3, 2, 1), (5, 3, 2), (9, 6, 3), (100, 6, 3)],
+)
+def test_both_problems_are_sure_of_half(limit: int, failed: int, stuck: int) -> None:
+    """The newest failed and the longest stuck are shown, each kind in half of the places at least."""
+    items = [{"id": f"f{age}", "status": "FAILED", "creation_time": ago(age)} for age in (4, 2, 5, 1, 6, 3)]
+    items += [{"id": f"s{age}", "status": "IN_PROGRESS", "creation_time": ago(age)} for age in (5000, 7000, 6000)]
+    items += [{"id": "no time", "status": "FAILED"}, {"id": "fine", "status": "COMPLETE", "creation_time": ago(1)}]
+    items += [{"id": "running", "status": "IN_PROGRESS", "creation_time": ago(1)}]
+    snapshot = counted(*items, rules=Rules(problems=limit))
+    newest, oldest = ["f1", "f2", "f3", "f4", "f5", "f6"], ["s7000", "s6000", "s5000"]
+    assert problems(snapshot) == {"failed": newest[:failed], "stuck": oldest[:stuck]}
+    assert snapshot.problems_withheld == (9 - failed - stuck if limit else 0)
+
+
+def test_problems_of_one_second() -> None:
+    """Where several changed in the same second, those with the lowest ids are shown, whatever the order and batches."""
+    ids = [f"{number:04}" for number in range(3000)]
+    items = [{"id": each, "status": "FAILED", "creation_time": ago(60)} for each in random.Random(1).sample(ids, 3000)]
+    fold = fold_of(items[:1500], items[1500:], rules=Rules(problems=10))
+    assert problems(fold.finish())["failed"] == ids[:10]
+
+
+def test_configs_count_by_name() -> None:
+    """What repeats is a config's name: its configs count together, the most troubled first, unknown ones as one."""
+    rules = Rules(
+        configs=10, names=(("1", ("install", "script")), ("2", ("install", "script")), ("3", ("sync", "salt")))
+    )
+    items = [
+        *made(2, config_id="1", status="COMPLETE"),
+        *made(1, config_id="2", status="FAILED"),
+        *made(2, config_id="3", status="IN_PROGRESS", creation_time=ago(10**6)),
+        *made(1, config_id="4", status="COMPLETE"),
+        *made(1, status="COMPLETE"),
+    ]
+    fold = fold_of(items, rules=rules, names=names_of(rules))
+    assert fold.tally().unnamed(names_of(rules)) == {"4"}
+    assert named(fold.finish(), fold.tally(), names_of(rules), configs=10).configs == (
+        ConfigRow("sync", "salt", "IN_PROGRESS", 2),
+        ConfigRow("install", "script", "COMPLETE", 2),
+        ConfigRow("install", "script", "FAILED", 1),
+        ConfigRow("", "", "COMPLETE", 2),
+    )
+
+
+@pytest.mark.parametrize(("limit", "shown", "withheld"), [(0, 0, 0), (1, 1, 3), (2, 3, 1), (3, 4, 0)])
+def test_so_many_config_names(limit: int, shown: int, withheld: int) -> None:
+    """Past the limit the most troubled names stay, each with all of its rows, and what is left out is counted."""
+    rules = Rules(configs=limit, names=tuple((name, (name, "script")) for name in "abc"))
+    items = [
+        *made(3, config_id="a", status="COMPLETE"),
+        *made(1, config_id="b", status="FAILED"),
+        *made(1, config_id="b", status="COMPLETE"),
+        *made(2, config_id="c", status="FAILED"),
+    ]
+    fold = fold_of(items, rules=rules, names=names_of(rules))
+    snapshot = named(fold.finish(), fold.tally(), names_of(rules), configs=limit)
+    assert [row.config_name for row in snapshot.configs] == ["c", "b", "b", "a"][:shown]
+    assert snapshot.configs_withheld == withheld
+
+
+def test_nobody_asked_for_names_keeps_no_ids() -> None:
+    """Where names are never looked up, deployments are counted without any of their configs' ids."""
+    items = made(5, config_id="1", status="COMPLETE")
+    for names in (None, Names(asking=False)):
+        tally = fold_of(items, rules=Rules(configs=5), names=names).tally()
+        assert tally == ConfigTally(Counter({(ConfigName("", ""), "COMPLETE"): 5}))
+
+
 @pytest.mark.parametrize("kind", ["status", "action"])
 def test_undocumented_values_are_bounded(kind: str) -> None:
     """Twenty undocumented values keep their names, in lexical order; the others are together as `other`."""
@@ -243,7 +357,7 @@ def test_enormous_codes(codes: list[int], total: float) -> None:
 )
 def test_server_filter(include: list[str], exclude: list[str], admitted: set[str | None]) -> None:
     """Patterns are fully anchored, exclude wins, and a missing server is the empty text."""
-    admits = server_filter(include, exclude) or (lambda server: True)
+    admits = server_filter(tuple(include), tuple(exclude)) or (lambda server: True)
     assert {server for server in (None, "", "web-1", "web-2", "db-1", "web-1\n") if admits(server)} == admitted
 
 
@@ -265,6 +379,9 @@ def crowd(seed: int) -> Iterator[dict[str, Any]]:
         item["status"] = chance.choice(("COMPLETE", "IN_PROGRESS", "FAILED", f"S{chance.randrange(wide)}", None))
         item["action"] = chance.choice(("CREATE", "UPDATE", "DELETE", f"A{chance.randrange(wide)}", None))
         item["server_id"] = chance.choice((f"server-{chance.randrange(wide)}", "web", None))
+        item["config_id"] = chance.choice((f"config-{chance.randrange(wide)}", "config-1", "config-2", None))
+        if chance.random() < 0.5:
+            item["status_reason"] = chance.choice(("None", "it broke", "x" * 1500, None, 7))
         item["creation_time"] = ago(chance.choice((chance.randrange(-100, 10**7), 3600, 60, 86400)))
         if chance.random() < 0.5:
             item["updated_time"] = ago(chance.uniform(0, 10**5))
@@ -274,17 +391,30 @@ def crowd(seed: int) -> Iterator[dict[str, Any]]:
         yield item
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     size=st.sampled_from((1, 7, 1000)),
-    rules=st.builds(Rules, servers=st.sampled_from((0, 1, 10, 10000)), stuck_after=st.sampled_from((60.0, 3600.0))),
+    rules=st.builds(
+        Rules,
+        servers=st.sampled_from((0, 1, 10, 10000)),
+        problems=st.sampled_from((0, 1, 2, 7, 20, 200)),
+        configs=st.sampled_from((0, 1, 3, 200)),
+        names=st.sampled_from(((), (("config-1", ("install", "script")), ("config-2", ("install", "ansible"))))),
+        stuck_after=st.sampled_from((60.0, 3600.0)),
+    ),
+    when=st.sampled_from(("before", "after", "never")),
 )
-def test_a_crowd_counts_as_the_plain_way_says(seed: int, size: int, rules: Rules) -> None:
-    """Past every limit, whatever the batches, the snapshot is the one that the contract's words give."""
+def test_a_crowd_counts_as_the_plain_way_says(seed: int, size: int, rules: Rules, when: str) -> None:
+    """Past every limit, whatever the batches, the snapshot is the one that the contract's words give; also where names
+    are found out only after the listing was counted."""
     items = list(crowd(seed))
     batches = [items[start : start + size] for start in range(0, len(items), size)]
-    found = fold_of(*batches, rules=rules).finish(response_bytes=7)
+    names = names_of(rules)
+    if when == "never":
+        rules, names = replace(rules, names=()), Names(asking=False)
+    fold = fold_of(*batches, rules=rules, names=Names() if when == "after" else names)
+    found = named(fold.finish(response_bytes=7), fold.tally(), names, configs=rules.configs)
     expected = oracle.count(items, rules, asked_at=ASKED_AT, response_bytes=7)
     assert oracle.fields_of(found) == oracle.fields_of(expected)
 

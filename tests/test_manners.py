@@ -7,12 +7,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from exporter import config
+from exporter.naming import INTERVALS
 from exporter.simulator import Requests, Token
 from tests import harness
 from tests.harness import (
@@ -90,17 +92,30 @@ def every(cloud: Cloud) -> set[str]:
 def listings(cloud: Cloud, **criteria: Any) -> dict[str, list[float]]:
     """When each project's deployments were listed, by its id."""
     found: dict[str, list[float]] = {}
-    for each in cloud.requests.select(api="orchestration", method="GET", **criteria):
+    for each in cloud.requests.select(method="GET", path_suffix="/software_deployments", **criteria):
         found.setdefault(each.path.split("/")[3], []).append(each.time)
     return found
 
 
+def pages(cloud: Cloud) -> dict[str, list[float]]:
+    """When each project's first page of configs was asked for, by its id."""
+    found: dict[str, list[float]] = {}
+    for each in cloud.requests.select(path_suffix="/software_configs"):
+        if "marker" not in each.query:
+            found.setdefault(each.path.split("/")[3], []).append(each.time)
+    return found
+
+
 def assert_polite(cloud: Cloud) -> None:
-    """Nothing but whole listings was asked of Heat, and no project's more than once an interval."""
+    """Nothing but whole listings was asked of Heat, no project's more than once an interval, and names seldom."""
     assert cloud.requests.shows == 0
-    assert {(each.method, each.path.rsplit("/", 1)[1]) for each in cloud.requests.select(api="orchestration")} == {
-        ("GET", "software_deployments")
+    assert {(each.method, each.path.rsplit("/", 1)[1]) for each in cloud.requests.select(api="orchestration")} <= {
+        ("GET", "software_deployments"),
+        ("GET", "software_configs"),
     }
+    for times in pages(cloud).values():
+        # From one to the next that is not its continuation.
+        assert all(later - first >= (INTERVALS - 1) * INTERVAL for first, later in pairwise(times))
     for times in listings(cloud).values():
         # The first refresh authenticates before it lists. One interval more is for requests that were late on the way.
         spread = times[-1] - times[1] if len(times) > 1 else 0.0
@@ -127,7 +142,7 @@ async def test_no_more_refreshes_at_once_than_allowed(cloud: Cloud, ledger: Ledg
         together = Requests()
         for asked in (*cloud.requests, *other.requests):
             together.append(asked)
-        assert together.peak(api="orchestration") == concurrency
+        assert together.peak(path_suffix="/software_deployments") == concurrency
         assert_polite(cloud)
 
 
@@ -393,4 +408,4 @@ async def test_neither_faults_nor_odd_answers_make_it_ask_for_one_deployment(clo
     assert page.select(FAILURES)
     assert cloud.requests.shows == 0
     paths = {each.path.split("/", 4)[-1] for each in cloud.requests.select(api="orchestration")}
-    assert paths == {"software_deployments"}
+    assert paths == {"software_deployments", "software_configs"}

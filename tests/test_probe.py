@@ -259,7 +259,7 @@ async def test_a_project_that_is_gone_is_probed_no_more(cloud: Cloud):
 
 async def test_a_probe_asks_nothing_of_the_cloud(cloud: Cloud):
     """Neither probes nor service discovery send the cloud a request."""
-    async with serving(cloud) as exporter:
+    async with serving(cloud, configuration(refresh=ONCE, names=False)) as exporter:
         await exporter.fleet.wait_ready()
         asked = len(cloud.requests)
         for path in (probe(FIRST), probe("nowhere"), "/sd", "/probe"):

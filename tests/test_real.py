@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,11 @@ from tests.programs.simulator import simulated_cloud
 PASSWORD = "correct horse"
 STATUSES = ("COMPLETE", "IN_PROGRESS", "FAILED")
 ACTIONS = ("CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME")
+
+FINISHED = "heat_software_deployment_finished_total"
+DURATION = "heat_software_deployment_duration_seconds"
+PROBLEMS = "heat_software_deployment_problem_timestamp_seconds"
+CONFIG_INFO = "heat_software_config_info"
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -122,8 +128,14 @@ def of_project(page: Series, project: str, *names: str) -> Series:
     }
 
 
-def count(items: list[dict[str, Any]], asked_at: float) -> Series:
-    """What the families of the cloud's data have to show of these raw records, counted in the plainest way."""
+def count(items: list[dict[str, Any]], configs: list[dict[str, Any]], asked_at: float) -> Series:
+    """What the families of the cloud's data have to show of these raw records, counted in the plainest way.
+
+    And of what has finished since the start: nothing.
+    """
+    names = {config["id"]: {"config_name": config["name"] or "", "group": config["group"] or ""} for config in configs}
+    unknown = {"config_name": "", "group": ""}
+    problems: dict[str, list[tuple[float, str, dict[str, str]]]] = {"failed": [], "stuck": []}
     found: Counter[tuple[str, frozenset[tuple[str, str]]]] = Counter()
 
     def add(name: str, value: float = 1, **labels: str) -> None:
@@ -141,6 +153,8 @@ def count(items: list[dict[str, Any]], asked_at: float) -> Series:
             add("heat_software_deployments", 0, status=status, action=action)
     for action in ACTIONS:
         add("heat_software_deployments_stuck", 0, action=action)
+    for status, action in product(("COMPLETE", "FAILED"), ACTIONS):
+        add("heat_software_deployment_finished_total", 0, status=status, action=action)
     changes: dict[tuple[str, str], list[float]] = {}
     for item in items:
         status, action = item["status"], item["action"]
@@ -149,32 +163,47 @@ def count(items: list[dict[str, Any]], asked_at: float) -> Series:
         changes.setdefault((status, action), []).append(changed)
         add("heat_software_deployments", status=status, action=action)
         add("heat_server_software_deployments", server_id=item["server_id"], status=status, action=action)
-        if status == "IN_PROGRESS" and asked_at - changed >= 3600:
+        stuck = status == "IN_PROGRESS" and asked_at - changed >= 3600
+        if stuck:
             add("heat_software_deployments_stuck", action=action)
+        add("heat_software_config_deployments", status=status, **names.get(item["config_id"], unknown))
         code = (item["output_values"] or {}).get("deploy_status_code")
         numeric = code is not None and re.fullmatch(r"\d+", str(code))
         label = "none" if code is None else str(code) if numeric else "invalid"
         add("heat_software_deployment_status_codes", status=status, deploy_status_code=label)
+        if stuck or status == "FAILED":
+            row = {name: item[name] for name in ("server_id", "config_id", "status", "action")}
+            row |= {"deployment_id": item["id"], "deploy_status_code": "" if label == "none" else label}
+            problem, order = ("stuck", changed) if stuck else ("failed", -changed)
+            problems[problem].append((order, item["id"], row))
         if numeric and status != "IN_PROGRESS":
             bounds = tuple(float(bound) for bound in Config().buckets.deploy_status_code)
             histogram("heat_software_deployment_deploy_status_code", bounds, int(code), action=action)
         ages = Config().age_bounds
         histogram("heat_software_deployment_age_seconds", ages, max(0, asked_at - created), status=status)
         histogram("heat_software_deployment_state_age_seconds", ages, max(0, asked_at - changed), status=status)
+    room = {"stuck": max(100, 200 - len(problems["failed"])), "failed": max(100, 200 - len(problems["stuck"]))}
+    for problem, found_rows in problems.items():
+        for order, _, row in sorted(found_rows)[: room[problem]]:
+            name = "heat_software_deployment_problem_timestamp_seconds"
+            add(name, abs(order), problem=problem, **row)
+            if row["config_id"] in names:
+                labels = {"config_id": row["config_id"], **names[row["config_id"]]}
+                found["heat_software_config_info", frozenset(labels.items())] = 1
     for (status, action), times in changes.items():
         add("heat_software_deployment_oldest_change_timestamp_seconds", min(times), status=status, action=action)
         add("heat_software_deployment_newest_change_timestamp_seconds", max(times), status=status, action=action)
     return dict(found)
 
 
-DATA = ("heat_software_deployment", "heat_server_software_deployments")
+DATA = ("heat_software_deployment", "heat_server_software_deployments", "heat_software_config")
 
 
 def assert_project(page: Series, cloud: Cloud, token: str, project: str) -> None:
     """What the page shows of a project is what its listing says, every series of every family of its data."""
     items = json.loads(cloud.list_deployments(token, project))["software_deployments"]
     (asked_at,) = of_project(page, project, "heat_last_refresh_success_timestamp_seconds").values()
-    expected = count(items, asked_at)
+    expected = count(items, cloud.list_configs(token, project), asked_at)
     shown = of_project(page, project, *DATA)
     assert shown.keys() == expected.keys()
     assert {key: round(value, 2) for key, value in shown.items()} == {
@@ -317,7 +346,8 @@ def test_prometheus_sees_the_same(serving: str, prometheus: Any) -> None:
         assert type_ in aliases.get(known[base], {known[base]}), name
     shown = {family.name for family in FAMILIES if family.scope in ("data", "cloud", "exporter")}
     missing = {name for name in shown if name.removesuffix("_total") not in {n.removesuffix("_total") for n in types}}
-    assert missing <= {"heat_discovery_failures_total"}
+    # No discovery has failed, and the compute service (where there is one) has never heard of these servers.
+    assert missing <= {"heat_discovery_failures_total", "heat_server_info"}
 
     def steady(labels: Mapping[str, str], name: str) -> tuple[str, frozenset[tuple[str, str]]]:
         # To Prometheus an empty label is none.
@@ -342,24 +372,89 @@ def test_prometheus_sees_the_same(serving: str, prometheus: Any) -> None:
 def test_deployments_are_followed_through_their_life(
     cloud: Cloud, serving: str, filled: tuple[str, dict[str, str]]
 ) -> None:
-    """A deployment that is made, finishes and goes away is seen in each of its states."""
+    """A deployment that is made, finishes, is updated and goes away is seen in each of its states; each finish counts
+    once, with how long it took; and while it is failed, it is called by its id and its config by its name."""
     _, names = filled
     project = list(names)[2]
     token = cloud.writer(project)
 
-    def shown(status: str) -> float:
-        page = series(get(f"{serving}/metrics?name[]=heat_software_deployments", Accept="text/plain"))
-        labels = frozenset({"status": status, "action": "CREATE"}.items())
-        return of_project(page, project, "heat_software_deployments")["heat_software_deployments", labels]
+    def page() -> Series:
+        return of_project(series(get(f"{serving}/metrics", Accept="text/plain")), project, "heat_")
+
+    def shown(status: str, action: str = "CREATE", family: str = "heat_software_deployments") -> float:
+        return page().get((family, frozenset({"status": status, "action": action}.items())), 0)
+
+    def problems() -> set[tuple[str, str]]:
+        found = page()
+        rows = [dict(labels) for name, labels in found if name == PROBLEMS]
+        called = {
+            dict(labels)["config_id"]: dict(labels)["config_name"] for name, labels in found if name == CONFIG_INFO
+        }
+        return {(row["deployment_id"], called.get(row["config_id"], "")) for row in rows}
+
+    def told() -> dict[tuple[str, str], tuple[float, float]]:
+        cells = product(("COMPLETE", "FAILED"), ("CREATE", "UPDATE"))
+        counts = {cell: (shown(*cell, FINISHED), shown(*cell, f"{DURATION}_count")) for cell in cells}
+        return {cell: found for cell, found in counts.items() if found != (0, 0)}
 
     assert shown("IN_PROGRESS") == 0
+    before = told()
+    assert before == {}
     config = cloud.create_config(token, project, "life")
     deployment = cloud.create_deployment(token, project, config_id=config, server_id=str(uuid4()))
     eventually(lambda: shown("IN_PROGRESS") == 1, timeout=30)
     cloud.update_deployment(token, project, deployment, status="FAILED", output_values={"deploy_status_code": 3})
     eventually(lambda: (shown("IN_PROGRESS"), shown("FAILED")) == (0, 1), timeout=30)
+    assert told() == {("FAILED", "CREATE"): (1, 1)}
+    eventually(lambda: problems() == {(deployment, "life")}, timeout=60)
+    cloud.update_deployment(token, project, deployment, status="IN_PROGRESS", action="UPDATE")
+    eventually(lambda: shown("IN_PROGRESS", "UPDATE") == 1, timeout=30)
+    assert problems() == set()
+    cloud.update_deployment(token, project, deployment, status="COMPLETE")
+    eventually(lambda: shown("COMPLETE", "UPDATE") == 1, timeout=30)
+    assert told() == {("FAILED", "CREATE"): (1, 1), ("COMPLETE", "UPDATE"): (1, 1)}
+    # Another update, all of it between two refreshes or nearly so: it counts, whether or not it was seen to run.
+    cloud.update_deployment(token, project, deployment, status="IN_PROGRESS", action="UPDATE")
+    cloud.update_deployment(token, project, deployment, status="FAILED")
+    eventually(lambda: shown("FAILED", "UPDATE") == 1, timeout=30)
+    found = told()
+    assert found[("FAILED", "UPDATE")][0] == 1
     cloud.delete_deployment(token, project, deployment)
-    eventually(lambda: shown("FAILED") == 0, timeout=30)
+    eventually(lambda: shown("FAILED", "UPDATE") == 0, timeout=30)
+    assert told() == found
+    assert problems() == set()
+
+
+def test_prometheus_keeps_the_exemplars(
+    cloud: Cloud, serving: str, filled: tuple[str, dict[str, str]], prometheus: Any
+) -> None:
+    """A real Prometheus with exemplar storage gives back, from its API, the id of the deployment that finished: for the
+    counter and for the histogram's bucket."""
+    _, names = filled
+    project = list(names)[2]
+    token = cloud.writer(project)
+    target = serving.removeprefix("http://")
+    server = prometheus(
+        [{"job_name": "heat", "static_configs": [{"targets": [target]}]}], features=("exemplar-storage",)
+    )
+    server.wait_until(FINISHED)
+    began = datetime.now(UTC) - timedelta(minutes=1)
+    config = cloud.create_config(token, project, "exemplary")
+    deployment = cloud.create_deployment(token, project, config_id=config, server_id=str(uuid4()))
+    cloud.update_deployment(token, project, deployment, status="COMPLETE", output_values={"deploy_status_code": 0})
+
+    def kept(name: str) -> list[dict[str, Any]]:
+        until = datetime.now(UTC) + timedelta(minutes=1)
+        query = f'{name}{{project_id="{project}",status="COMPLETE",action="CREATE"}}'
+        data = server.api("query_exemplars", query=query, start=began.isoformat(), end=until.isoformat())
+        return [each for entry in data for each in entry["exemplars"]]
+
+    for name in (FINISHED, f"{DURATION}_bucket"):
+        eventually(lambda name=name: kept(name), timeout=30, what=name)
+        (exemplar,) = kept(name)
+        assert exemplar["labels"] == {"deployment_id": deployment}
+        assert began.timestamp() < exemplar["timestamp"] < datetime.now(UTC).timestamp() + 1
+    cloud.delete_deployment(token, project, deployment)
 
 
 def test_a_large_listing_of_a_real_heat(openstack: Any, tmp_path: Path) -> None:
@@ -385,8 +480,17 @@ def test_a_large_listing_of_a_real_heat(openstack: Any, tmp_path: Path) -> None:
         page = series(done.stdout.decode())
         items = json.loads(openstack.list_deployments(openstack.token(user, PASSWORD, project), project))
         (asked_at,) = of_project(page, project, "heat_last_refresh_success_timestamp_seconds").values()
-        expected = count(items["software_deployments"], asked_at)
-        shown = of_project(page, project, "heat_software_deployments", "heat_server", "heat_software_deployment_age")
+        configs = openstack.list_configs(openstack.token(user, PASSWORD, project), project)
+        expected = count(items["software_deployments"], configs, asked_at)
+        families = ("age", "problem")
+        shown = of_project(
+            page,
+            project,
+            "heat_software_deployments",
+            "heat_server",
+            "heat_software_config",
+            *(f"heat_software_deployment_{family}" for family in families),
+        )
         names = {name for name, _ in shown}
         assert {key: round(value) for key, value in shown.items()} == {
             key: round(value) for key, value in expected.items() if key[0] in names

@@ -209,7 +209,7 @@ def test_a_code_of_another_type_is_invalid(value: Any) -> None:
 def test_secrets_are_not_kept() -> None:
     """Of the input and output values nothing is kept but the exit code."""
     outputs = {"deploy_stdout": "s3cret", "deploy_stderr": "s3cret", "result": "s3cret", "deploy_status_code": 3}
-    item = {"id": "a", "input_values": {"password": "s3cret"}, "output_values": outputs, "status_reason": "s3cret"}
+    item = {"id": "a", "input_values": {"password": "s3cret"}, "output_values": outputs}
     for record in (salvage(item), DECODER.decode(json.dumps(item))):
         assert record.output_values == Outputs(3)
         assert "s3cret" not in repr(record)

@@ -183,6 +183,10 @@ class Cloud:
         config = {"name": name, "group": group, "config": "#!/bin/sh\n"}
         return str(self._ok("POST", url, token, json=config)["software_config"]["id"])
 
+    def list_configs(self, token: str, project: str) -> list[Json]:
+        """Every software config of the project, without what it does."""
+        return list(self._ok("GET", f"{self.heat_url}/{project}/software_configs", token)["software_configs"])
+
     def create_deployment(
         self,
         token: str,
