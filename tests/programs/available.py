@@ -43,6 +43,7 @@ PROGRAMS = {
         Program("prometheus", ("/usr/bin/prometheus",), ("prometheus",)),
         Program("promtool", ("/usr/bin/promtool",), ("prometheus",)),
         Program("alertmanager", ("/usr/bin/prometheus-alertmanager",), ("prometheus-alertmanager",)),
+        Program("node_exporter", ("/usr/bin/prometheus-node-exporter",), ("prometheus-node-exporter",)),
         Program("chromium", ("/usr/bin/chromium",), ("chromium",)),
     )
 }
