@@ -10,7 +10,9 @@ def main() -> None:
     """Write the rules with links to the addresses given."""
     parser = argparse.ArgumentParser(prog="python -m prometheus", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="where to write rules.yml and prometheusrule.yaml")
-    parser.add_argument("--runbooks", default=RUNBOOKS, help="the address of the folder docs/runbooks (default: %(default)s)")
+    parser.add_argument(
+        "--runbooks", default=RUNBOOKS, help="the address of the folder docs/runbooks (default: %(default)s)"
+    )
     parser.add_argument("--grafana", default=GRAFANA, help="Grafana's root address (default: %(default)s)")
     options = parser.parse_args()
     if options.folder is None and (options.runbooks, options.grafana) != (RUNBOOKS, GRAFANA):
