@@ -77,7 +77,7 @@ def dashboard() -> Dashboard:
                     steps=ANY_IS_BAD,
                 ),
                 stat(
-                    "Failure ratio",
+                    "Failed of those that finished",
                     "Which share of the deployments that finished within the time range failed.",
                     now(f"sum(increase({_FINISHED_BADLY}[$__range])) / (sum(increase({_FINISHED}[$__range])) > 0)"),
                     unit="percentunit",
@@ -114,7 +114,7 @@ def dashboard() -> Dashboard:
                 ),
                 graph(
                     "Finishing rate",
-                    "How many deployments reach COMPLETE or FAILED per minute: does anything happen, and does it end well?",
+                    "How many deployments reach COMPLETE or FAILED per minute: does work go on, and does it end well?",
                     query(f"60 * sum by (status) (rate({_FINISHED}[$__rate_interval]))", "{{status}}", exemplars=True),
                     unit="cpm",
                     colors=STATUS_COLORS,
