@@ -1,9 +1,12 @@
-"""`python -m prometheus` renews prometheusrule.yaml; with a folder it writes rules and manifest there."""
+"""`python -m prometheus` renews prometheusrule.yaml and the table of docs/alerting.md.
+
+With a folder it writes rules and manifest there instead, with links to addresses of your own.
+"""
 
 import argparse
 from pathlib import Path
 
-from prometheus import FOLDER, GRAFANA, MANIFEST, RULES, RUNBOOKS, manifest, rules
+from prometheus import FOLDER, GRAFANA, MANIFEST, PAGE, RULES, RUNBOOKS, manifest, page, rules
 
 
 def main() -> None:
@@ -20,7 +23,9 @@ def main() -> None:
     folder = options.folder or FOLDER
     text = rules(runbooks=options.runbooks, grafana=options.grafana)
     folder.mkdir(parents=True, exist_ok=True)
-    if folder != FOLDER:
+    if folder == FOLDER:
+        PAGE.write_text(page(), encoding="utf-8")
+    else:
         (folder / RULES.name).write_text(text, encoding="utf-8")
     (folder / MANIFEST.name).write_text(manifest(text), encoding="utf-8")
 

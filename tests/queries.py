@@ -1,10 +1,11 @@
-"""PromQL as it stands in dashboards, rules and runbooks: which families it names, and variables as Grafana expands them."""
+"""PromQL as it stands in dashboards, rules and runbooks: the families in it, and variables as Grafana expands them."""
 
 import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ NOT_YET = frozenset(
         "heat_server_info",
     }
 )
-"""Families that dashboards and rules know, and the page does not have yet: nothing has to return data for their sake."""
+"""Families that dashboards and rules know and the page does not have yet: their queries need not return data."""
 
 SUFFIXES = ("", "_bucket", "_count", "_sum", "_gcount", "_gsum")
 SAMPLES = {name for family in FAMILIES for name in family.sample_names()} | {
@@ -37,12 +38,14 @@ SAMPLES = {name for family in FAMILIES for name in family.sample_names()} | {
 }
 
 
+@cache
 def groups() -> list[dict[str, Any]]:
     """The groups of the rule file."""
     found: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"]
     return found
 
 
+@cache
 def rules(kind: str) -> dict[str, dict[str, Any]]:
     """The rules of a kind (`alert` or `record`), by name."""
     return {rule[kind]: rule for group in groups() for rule in group["rules"] if kind in rule}
@@ -64,7 +67,16 @@ def not_yet(expr: str) -> bool:
     records = rules("record")
     if any(name in {each + suffix for each in NOT_YET for suffix in SUFFIXES} for name in names(expr)):
         return True
-    return any(not_yet(records[name]["expr"]) for name in recorded(expr))
+    # A rule may go by its own past.
+    return any(not_yet(records[name]["expr"]) for name in recorded(expr) if records[name]["expr"] != expr)
+
+
+def example(name: str) -> dict[str, Any]:
+    """The YAML of an example of docs/alerting.md."""
+    page = (ROOT / "docs" / "alerting.md").read_text()
+    text = page.split(f"<!-- begin {name} -->\n```yaml\n")[1].split("```\n")[0]
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
 
 
 def complaints(expressions: Iterable[str]) -> str:

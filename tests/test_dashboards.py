@@ -214,7 +214,7 @@ def test_uneditable_dashboard(dashboard: dict[str, Any]):
 
 @BOARDS
 def test_panel_rules(dashboard: dict[str, Any]):
-    """Each panel has a title, a description, a unit, queries, and the data source chosen above (so have its queries)."""
+    """Each panel has a title, a description, a unit, queries, and the data source chosen above, as these have."""
     for panel in panels(dashboard):
         assert panel["title"]
         assert panel["description"]

@@ -15,7 +15,7 @@ import prometheus
 from exporter.families import FAMILIES
 from tests.programs.available import require
 from tests.programs.prometheus import promtool
-from tests.queries import DASHBOARDS, NOT_YET, ROOT, RULES, SAMPLES, complaints, groups, names, recorded, rules
+from tests.queries import DASHBOARDS, NOT_YET, ROOT, RULES, SAMPLES, complaints, example, groups, names, recorded, rules
 
 ALERTS = rules("alert")
 RECORDS = rules("record")
@@ -161,6 +161,22 @@ def test_no_rule_depends_on_a_job_s_name():
 def test_what_is_not_there_yet_is_not_there_yet():
     """A family that the page has is no longer on the list of those it doesn't have."""
     assert not NOT_YET & {family.name for family in FAMILIES}
+
+
+def test_the_page_has_every_alert():
+    """docs/alerting.md lists every alert with its severity, and says what its runbook says."""
+    assert prometheus.PAGE.read_text() == prometheus.page()
+
+
+def test_the_page_selects_what_alerts_need():
+    """With probes, the job for the exporter itself that docs/alerting.md shows selects every family that alerts use."""
+    (scraping,) = [job for job in example("probes")["scrape_configs"] if "params" in job]
+    selected = set(scraping["params"]["name[]"])
+    scopes = {family.name: family.scope for family in FAMILIES}
+    used = {name for rule in (*ALERTS.values(), *RECORDS.values()) for name in names(rule["expr"])}
+    needed = {name for name in used if scopes.get(name) in ("cloud", "exporter")}
+    assert len(needed) > 4
+    assert needed <= selected
 
 
 # -- the forms in which they are handed on
