@@ -168,6 +168,13 @@ def test_the_page_has_every_alert():
     assert prometheus.PAGE.read_text() == prometheus.page()
 
 
+def test_pages_name_alerts_that_exist():
+    """Wherever a page names an alert, there is one of that name."""
+    for path in (ROOT / "README.md", prometheus.PAGE, *RUNBOOKS.glob("*.md")):
+        named = re.findall(r"\bHeatDeployment[A-Z]\w+", path.read_text())
+        assert set(named) <= set(ALERTS), path
+
+
 def test_the_page_selects_what_alerts_need():
     """With probes, the job for the exporter itself that docs/alerting.md shows selects every family that alerts use."""
     (scraping,) = [job for job in example("probes")["scrape_configs"] if "params" in job]

@@ -92,12 +92,12 @@ class Webhook:
         self._server.server_close()
 
     def latest(self, alert: str, **labels: str) -> Json | None:
-        """The newest that was said of an alert with these labels."""
+        """The newest that was said of an alert with these labels, and to which `receiver`."""
         wanted: Mapping[str, str] = {"alertname": alert, **labels}
         for notification in reversed(self.notifications):
             for each in notification["alerts"]:
                 if wanted.items() <= each["labels"].items():
-                    return each
+                    return {**each, "receiver": notification["receiver"]}
         return None
 
     def wait_until(self, status: str, alert: str, *, timeout: float = 30.0, **labels: str) -> Json:
