@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 import grafana
-from tests.programs.available import require
 from tests.queries import (
     ALL,
     DASHBOARDS,
@@ -196,7 +195,6 @@ def test_template_label_promql_rule(dashboard: dict[str, Any]):
         assert match, variable["query"]
         expressions.append(match[1])
     assert names(" ".join(expressions)) <= SAMPLES
-    require("promtool")
     assert not complaints(expressions)
 
 
@@ -233,7 +231,6 @@ def test_panel_rules(dashboard: dict[str, Any]):
 @BOARDS
 def test_target_promql_rule(dashboard: dict[str, Any]):
     """Every query is PromQL, whether one, several or all values of a variable are chosen."""
-    require("promtool")
     everything = {name: ALL if variable["multi"] else "x" for name, variable in variables(dashboard).items()}
     for values in (MULTIPLE, everything):
         expressions = [

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +40,9 @@ from tests.queries import (
 from tests.queries import targets as every_target
 
 JOBS = ("heat", "heat-projects", "heat-exporter")
-BUSY, QUIET, BROKEN, LEAVING = "web-frontend", "quiet", "broken", "leaving"
-"""Projects: one where things happen, one where only the tests do, one with senseless answers, one whose role goes."""
+BUSY, QUIET, BROKEN, LEAVING, CLOSING = "web-frontend", "quiet", "broken", "leaving", "closing"
+"""Projects: one where things happen, one where only the tests do, one with senseless answers, one whose role goes,
+one that is disabled."""
 
 TIMES = {"__rate_interval": "61s", "__interval": "1m", "__range": "1m"}
 
@@ -69,8 +70,9 @@ class Scene:
 
     simulator: Simulator
     act: Callable[[Callable[[], Any]], Any]
+    address: str
+    """Where exporters listen, one after the other."""
     launch: Callable[[], Process]
-    """Starts an exporter, always at the same address."""
     exporter: Process
     prometheus: Prometheus
     alertmanager: Alertmanager
@@ -78,18 +80,21 @@ class Scene:
     stuck: Deployment
     failed: list[Deployment]
 
-    def refuse(self, *names: str) -> None:
-        """From now on the listings of these projects are refused, and those of the broken one make no sense."""
+    def trouble(self, *, refused: Collection[str] = (), identity: bool = True) -> None:
+        """From now on the listings of these projects are refused, and without `identity` so is Keystone altogether.
+
+        Those of the broken project never make sense.
+        """
         world = self.simulator.world
-        ids = {world.project(name).id for name in names}
-        broken = world.project(BROKEN).id
+        listings = {f"/heat/v1/{world.project(name).id}/software_deployments": name for name in (*refused, BROKEN)}
 
         async def intercept(request: web.BaseRequest, api: Any) -> web.StreamResponse | None:
-            if any(request.path == f"/heat/v1/{each}/software_deployments" for each in ids):
+            name = listings.get(request.path)
+            if name in refused:
                 return web.Response(status=403)
-            if request.path == f"/heat/v1/{broken}/software_deployments":
+            if name == BROKEN:
                 return web.Response(text="<html>", content_type="text/html")
-            return None
+            return web.Response(status=500) if api == "identity" and not identity else None
 
         self.simulator.intercept = intercept
 
@@ -102,7 +107,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("live")
     world = build(Plan(projects=2, servers=8, deployments=120, churn=4, history=86400))
     monitor = world.user("monitor").id
-    for name in (QUIET, BROKEN, LEAVING):
+    for name in (QUIET, BROKEN, LEAVING, CLOSING):
         world.grant(monitor, world.add_project(name).id, "reader")
     simulator = Simulator(world)
     quiet = world.project(QUIET).id
@@ -158,8 +163,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                 features=["exemplar-storage"],
             )
         )
-        made = Scene(simulator, act, launch, launch(), prometheus, alertmanager, webhook, stuck, failed)
-        made.refuse()
+        made = Scene(simulator, act, address, launch, launch(), prometheus, alertmanager, webhook, stuck, failed)
+        made.trouble()
         yield made
 
 
@@ -176,16 +181,21 @@ def receiving(webhook: Webhook) -> dict[str, Any]:
 # -- dashboards
 
 
-CHOICES: dict[str, Values] = {
-    "the page": {"job": ["heat"], "instance": ALL, "cloud": ALL, "project": QUIET, "server": ALL},
-    "probes": {
+CHOICES = ("the page", "probes")
+
+
+def choose(scene: Scene, choice: str) -> Values:
+    """What somebody chose: one value, several or all, of one way of scraping."""
+    world = scene.simulator.world
+    if choice == "the page":
+        return {"job": ["heat"], "instance": [scene.address], "cloud": ALL, "project": QUIET, "server": ALL}
+    return {
         "job": ["heat-projects", "heat-exporter"],
         "instance": ALL,
         "cloud": ["sim", "another (cloud)"],
         "project": BUSY,
-        "server": ALL,
-    },
-}
+        "server": list(world.servers[world.project(BUSY).id]),
+    }
 
 
 def chosen(dashboard: dict[str, Any], values: Values) -> Values:
@@ -209,17 +219,18 @@ def answer(prometheus: Prometheus, target: Target, values: Values) -> list[float
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_query_returns_data(scene: Scene, choice: str):
     """Every query of every panel is accepted, with one way of scraping as with the other, and gives numbers."""
+    values = choose(scene, choice)
     waiting = {
         target.name: target
         for target in every_target()
         if target.name not in EMPTY and not not_yet(target.expr) and name_of(target, choice) not in EMPTY
     }
     for target in every_target():
-        answer(scene.prometheus, target, CHOICES[choice])  # raises where it is refused
+        answer(scene.prometheus, target, values)  # raises where it is refused
 
     def done() -> bool:
         for name, target in list(waiting.items()):
-            if answer(scene.prometheus, target, CHOICES[choice]):
+            if answer(scene.prometheus, target, values):
                 del waiting[name]
         assert not waiting, "; ".join(waiting)
         return True
@@ -241,7 +252,7 @@ def test_exceptions_are_real():
 @pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
 def test_every_variable_offers_values(scene: Scene, dashboard: dict[str, Any]):
     """Every variable finds what can be chosen, given what was chosen before it."""
-    expected = {"job": set(JOBS), "cloud": {"sim"}, "project": {BUSY, "billing", QUIET, BROKEN, LEAVING}}
+    expected = {"job": set(JOBS), "cloud": {"sim"}, "project": {BUSY, "billing", QUIET, BROKEN, LEAVING, CLOSING}}
     for name, variable in variables(dashboard).items():
         values = chosen(dashboard, {"job": ALL, "instance": ALL, "cloud": ALL, "project": QUIET, "server": ALL})
         match = re.fullmatch(r"label_values\((.+), (\w+)\)", expand(variable["query"], dashboard, values, {}))
@@ -268,7 +279,7 @@ def test_exemplars_are_there(scene: Scene):
     for target in every_target():
         if target.target["exemplar"]:
             dashboard = DASHBOARDS[target.dashboard]
-            values = chosen(dashboard, {**CHOICES["the page"], "project": BUSY})
+            values = chosen(dashboard, {**choose(scene, "the page"), "project": BUSY})
             expr = expand(target.expr, dashboard, values, TIMES)
 
             def found(expr: str = expr) -> Any:
@@ -319,10 +330,10 @@ def test_alerts_arrive_and_resolve(scene: Scene):
         assert told["annotations"]["description"].startswith("1 project(s) of cloud sim")
 
     # Credentials: refused for a while.
-    scene.refuse(QUIET)
+    scene.trouble(refused=[QUIET])
     for job in JOBS[:2]:
         webhook.wait_until("firing", "HeatDeploymentCredentialsRefused", job=job, cloud="sim")
-    scene.refuse()
+    scene.trouble()
     for job in JOBS[:2]:
         webhook.wait_until("resolved", "HeatDeploymentCredentialsRefused", job=job, cloud="sim")
 
@@ -337,20 +348,29 @@ def test_alerts_arrive_and_resolve(scene: Scene):
         for job in JOBS[:2]:
             webhook.wait_until("resolved", name, job=job, **labels)
 
-    # Access: a role is taken away.
+    # Access: a role is taken away, a project is disabled.
     world = scene.simulator.world
     scene.act(lambda: world.revoke(world.user("monitor").id, world.project(LEAVING).id, "reader"))
+    scene.act(lambda: setattr(world.project(CLOSING), "enabled", False))
     for job in ("heat", "heat-exporter"):
         webhook.wait_until("firing", "HeatDeploymentProjectGone", job=job, cloud="sim")
+    scene.prometheus.wait_until('ALERTS{alertname="HeatDeploymentProjectDisabled", alertstate="firing"}')
 
-    # The exporter: gone, and back at its address.
+    # The exporter: gone, and back at its address, but the identity service is down then.
     scene.exporter.stop()
     for job in JOBS:
         told = webhook.wait_until("firing", "HeatDeploymentExporterDown", job=job)
         assert (told["labels"]["severity"], told["receiver"]) == ("critical", "pager")
+    scene.trouble(identity=False)
     scene.exporter = scene.launch()
-    for job in JOBS:
+    for job in ("heat", "heat-exporter"):
         webhook.wait_until("resolved", "HeatDeploymentExporterDown", job=job)
+        webhook.wait_until("firing", "HeatDeploymentNoProjects", job=job, cloud="sim")
+    scene.prometheus.wait_until('ALERTS{alertname="HeatDeploymentDiscoveryFailing", alertstate="firing"}')
+    scene.trouble()
+    for job in ("heat", "heat-exporter"):
+        webhook.wait_until("resolved", "HeatDeploymentNoProjects", job=job, cloud="sim")
+    webhook.wait_until("resolved", "HeatDeploymentExporterDown", job="heat-projects")
 
     # What is for looking at is known to Alertmanager, and told to nobody.
     def known() -> set[str]:

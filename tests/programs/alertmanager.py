@@ -100,7 +100,7 @@ class Webhook:
                     return {**each, "receiver": notification["receiver"]}
         return None
 
-    def wait_until(self, status: str, alert: str, *, timeout: float = 30.0, **labels: str) -> Json:
+    def wait_until(self, status: str, alert: str, *, timeout: float = 60.0, **labels: str) -> Json:
         """The newest that was said of an alert, once that is this status (`firing` or `resolved`)."""
 
         def said() -> Json | None:
