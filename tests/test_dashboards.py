@@ -34,9 +34,6 @@ MULTIPLE: dict[str, str | list[str]] = {
     "server": ALL,
 }
 
-EXCEPTIONS: dict[tuple[str, str], str] = {}
-"""(rule, dashboard or panel) of the linter that is broken on purpose, and why; none so far."""
-
 UNITS = {"none", "short", "percentunit", "s", "bytes", "cpm", "reqps", "bool_yes_no"}
 """Those of the linter's list of Grafana's units that are used here."""
 
@@ -162,12 +159,7 @@ def test_provisioning():
     assert provider["options"]["path"] in (ROOT / "docs" / "grafana.md").read_text()
 
 
-# -- the rules of grafana/dashboard-linter
-
-
-def allowed(rule: str, what: str) -> bool:
-    """Whether a rule is broken on purpose there."""
-    return (rule, what) in EXCEPTIONS
+# -- the rules of grafana/dashboard-linter, without an exception (those about Loki have nothing to say here)
 
 
 @BOARDS
@@ -248,8 +240,8 @@ def test_target_job_and_instance_rules(target: Target):
     bare = re.sub(r'"[^"]*"', '""', re.sub(r"\{[^}]*\}", "", target.expr))
     assert len(re.findall(r"\b(?:heat|process|scrape)_\w+|\bup\b", bare)) == len(list(selectors(target.expr)))
     for name, matchers in selectors(target.expr):
-        assert 'job=~"$job"' in matchers or allowed("target-job-rule", target.name)
-        assert 'instance=~"$instance"' in matchers or allowed("target-instance-rule", target.name)
+        assert 'job=~"$job"' in matchers
+        assert 'instance=~"$instance"' in matchers
         has_cloud = name.startswith("heat_") and (
             not name.startswith("heat_exporter_") and "last_over_time(" + name not in target.expr
         )
@@ -264,9 +256,3 @@ def test_target_rate_interval_and_counter_rules(target: Target):
     counters = re.findall(r"\w+_total\{", target.expr)
     counted = re.findall(r"\b(?:rate|irate|increase)\(\w+_total\{[^}]*\}\[", target.expr)
     assert len(counters) == len(counted)
-
-
-def test_exceptions_are_real():
-    """Each exception from the linter's rules names what there is, and a reason."""
-    known = {target.name for target in TARGETS} | set(DASHBOARDS)
-    assert all(what in known and reason for (_, what), reason in EXCEPTIONS.items())
