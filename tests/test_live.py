@@ -322,7 +322,7 @@ def test_alerts_arrive_and_resolve(scene: Scene):
     for name, labels in troubles.items():
         for job in JOBS[:2]:
             told = webhook.wait_until("firing", name, job=job, **labels)
-            assert (told["labels"]["severity"], told["receiver"]) == ("warning", "tickets")
+            assert (told["labels"]["severity"], told["receiver"]) == ("warning", "workday")
             assert told["annotations"]["runbook_url"].endswith(f"/{name}.md")
             assert f"var-project={QUIET}" in told["annotations"]["dashboard_url"]
     for job in JOBS[:2]:
