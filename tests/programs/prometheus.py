@@ -34,14 +34,19 @@ class Prometheus:
         *,
         interval: str = "1s",
         rule_files: Iterable[Path] = (),
+        alertmanagers: Iterable[str] = (),
         features: Iterable[str] = (),
         program: str = "prometheus",
     ) -> None:
-        """Scrapes every `interval`, which is also the longest that a scrape may take; rules go by the same clock."""
+        """Scrapes every `interval`, which is also the longest that a scrape may take; rules go by the same clock.
+
+        Alerts go to the Alertmanagers at these addresses (host and port).
+        """
         self._config = {
             "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
             "rule_files": [str(path) for path in rule_files],
             "scrape_configs": list(scrape_configs),
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
         }
         self._features = tuple(features)
         self._program = PROGRAMS[program].files[0]
