@@ -21,22 +21,7 @@ DASHBOARDS = {
 }
 RULES = ROOT / "prometheus" / "rules.yml"
 
-NOT_YET = frozenset(
-    {
-        "heat_software_deployment_finished_total",
-        "heat_software_deployment_duration_seconds",
-        "heat_software_deployment_problem_timestamp_seconds",
-        "heat_software_config_deployments",
-        "heat_software_config_info",
-        "heat_server_info",
-    }
-)
-"""Families that dashboards and rules know and the page does not have yet: their queries need not return data."""
-
-SUFFIXES = ("", "_bucket", "_count", "_sum", "_gcount", "_gsum")
-SAMPLES = {name for family in FAMILIES for name in family.sample_names()} | {
-    name + suffix for name in NOT_YET for suffix in SUFFIXES
-}
+SAMPLES = {name for family in FAMILIES for name in family.sample_names()}
 
 
 @cache
@@ -61,15 +46,6 @@ def names(expr: str) -> set[str]:
 def recorded(expr: str) -> set[str]:
     """The recorded series in an expression."""
     return set(re.findall(r"\w+:\w+:\w+", expr))
-
-
-def not_yet(expr: str) -> bool:
-    """Whether an expression needs a family that the page does not have yet, through a recorded series too."""
-    records = rules("record")
-    if any(name in {each + suffix for each in NOT_YET for suffix in SUFFIXES} for name in names(expr)):
-        return True
-    # A rule may go by its own past.
-    return any(not_yet(records[name]["expr"]) for name in recorded(expr) if records[name]["expr"] != expr)
 
 
 def example(name: str) -> dict[str, Any]:

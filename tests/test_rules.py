@@ -15,7 +15,7 @@ import prometheus
 from exporter.families import FAMILIES
 from tests.programs.available import require
 from tests.programs.prometheus import promtool
-from tests.queries import DASHBOARDS, NOT_YET, ROOT, RULES, SAMPLES, complaints, example, groups, names, recorded, rules
+from tests.queries import DASHBOARDS, ROOT, RULES, SAMPLES, complaints, example, groups, names, recorded, rules
 
 ALERTS = rules("alert")
 RECORDS = rules("record")
@@ -152,11 +152,6 @@ def test_rules_name_families_that_exist():
 def test_no_rule_depends_on_a_job_s_name():
     """What the scrape jobs are called is for each installation to say."""
     assert not re.search(r'\b(job|instance)(=|!=|=~|!~)"', RULES.read_text())
-
-
-def test_what_is_not_there_yet_is_not_there_yet():
-    """A family that the page has is no longer on the list of those it doesn't have."""
-    assert not NOT_YET & {family.name for family in FAMILIES}
 
 
 def test_the_page_has_every_alert():
