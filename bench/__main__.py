@@ -1,0 +1,48 @@
+"""The benchmark suite: `make bench`, or `make bench-quick` in under two minutes.
+
+Everything is measured in one run beside what a user would use instead, so that ratios mean something on any machine.
+It never fails on a figure: it prints them, and writes them to bench/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench import decode, peers, refreshing, render, serving, starting
+from bench.table import Row, shown, write
+
+RESULTS = Path(__file__).parent / "results.json"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller sizes and fewer runs; nothing is written")
+    quick = parser.parse_args().quick
+    rows: list[Row] = []
+
+    def measure(what: str, found: Iterable[Row]) -> None:
+        print(f"{what} …", file=sys.stderr, flush=True)
+        rows.extend(found)
+
+    runs = 3 if quick else 7
+    for size, servers in ((10_000, 2_000),) if quick else ((1_000, 200), (10_000, 2_000), (100_000, 20_000)):
+        measure(f"decoding {size:,} deployments", decode.rows(size, servers=servers, runs=runs))
+    measure("ten times the deployments", [decode.growth(1_000 if quick else 10_000, servers=2_000, runs=runs)])
+    measure("rendering", render.rows(20_000 if quick else 100_000, runs=runs))
+    measure("refreshing", refreshing.rows(large=0 if quick else 1_000_000, runs=1 if quick else 5))
+    measure("starting", starting.rows(runs=runs))
+    if missing := [name for name in peers.PROGRAMS if peers.path(name) is None]:
+        print(f"left out, for want of {', '.join(missing)}: serving", file=sys.stderr)
+    else:
+        measure("serving", serving.rows(20_000 if quick else 100_000))
+    print(shown(rows))
+    if not quick:
+        write(rows, RESULTS)
+
+
+if __name__ == "__main__":
+    main()

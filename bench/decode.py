@@ -1,0 +1,146 @@
+"""Decoding and counting a listing, beside what reads JSON elsewhere."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+import ijson
+import msgspec
+import orjson
+from pydantic import BaseModel, TypeAdapter
+
+from bench.listings import NOW, PIECE, body
+from bench.table import Row, side_by_side
+from exporter.config import Config
+from exporter.fold import Fold, FoldOptions
+from exporter.listing import ListingDecoder
+from exporter.records import Deployment
+
+
+class _Whole(msgspec.Struct):
+    software_deployments: list[Deployment]
+
+
+class _Outputs(BaseModel):
+    deploy_status_code: int | str | None = None
+
+
+class _Record(BaseModel):
+    id: str
+    server_id: str | None = None
+    config_id: str | None = None
+    status: str | None = None
+    action: str | None = None
+    creation_time: str | None = None
+    updated_time: str | None = None
+    output_values: _Outputs | None = None
+
+
+class _Listing(BaseModel):
+    software_deployments: list[_Record]
+
+
+def options(*, servers: int = 10_000, everything: bool = False) -> FoldOptions:
+    """What is counted: the cells and servers, or also all that names and events need."""
+    config = Config()
+    return FoldOptions(
+        age_bounds=config.age_bounds,
+        code_bounds=tuple(map(float, config.buckets.deploy_status_code)),
+        stuck_after=config.thresholds.stuck_after,
+        servers=servers,
+        problems=config.limits.problems if everything else 0,
+        configs=everything,
+        finishes=everything,
+    )
+
+
+def refresh(chunks: list[bytes], rules: FoldOptions) -> int:
+    """Everything between the bytes and a snapshot."""
+    fold = Fold(rules, asked_at=float(NOW))
+    decoder = ListingDecoder()
+    for chunk in chunks:
+        for batch in decoder.feed(chunk):
+            fold.add(batch)
+    for batch in decoder.close():
+        fold.add(batch)
+    return fold.finish().total
+
+
+def rows(deployments: int, *, servers: int, runs: int) -> Iterator[Row]:
+    """Streaming decode and fold against each peer's decoding of the whole body alone."""
+    whole = body(deployments, servers)
+    chunks = [whole[start : start + PIECE] for start in range(0, len(whole), PIECE)]
+    struct, model = msgspec.json.Decoder(_Whole), TypeAdapter(_Listing)
+    rules, complete = options(servers=0), options(everything=True)
+    assert refresh(chunks, rules) == refresh(chunks, complete) == deployments
+
+    def decode() -> None:
+        decoder = ListingDecoder()
+        for chunk in chunks:
+            for _ in decoder.feed(chunk):
+                pass
+        for _ in decoder.close():
+            pass
+
+    work = {
+        "msgspec, the same fields": lambda: struct.decode(whole),
+        "pydantic validate_json": lambda: model.validate_json(whole),
+        "json.loads": lambda: json.loads(whole),
+        "orjson": lambda: orjson.loads(whole),
+        "ijson, streaming": lambda: sum(1 for _ in ijson.items(io.BytesIO(whole), "software_deployments.item")),
+    }
+    ours, every, only, *theirs = side_by_side(
+        runs, lambda: refresh(chunks, rules), lambda: refresh(chunks, complete), decode, *work.values()
+    )
+    size = len(whole) / 1e6
+    title = f"{deployments:,} deployments"
+    targets = {"msgspec, the same fields": 0.6, "pydantic validate_json": 8.0}
+    for peer, seconds in zip(work, theirs, strict=True):
+        yield Row(
+            what=f"decode and count {title}",
+            ours=size / ours,
+            theirs=size / seconds,
+            unit="MB/s",
+            peer=peer,
+            ratio=seconds / ours,
+            target=targets.get(peer),
+        )
+    whole_time = theirs[0]
+    yield Row(
+        what=f"decode, servers, problems, configs, finishes: {title}",
+        ours=size / every,
+        theirs=size / whole_time,
+        unit="MB/s",
+        peer="msgspec, the same fields",
+        ratio=whole_time / every,
+    )
+    yield Row(
+        what=f"decode alone, streaming: {title}",
+        ours=size / only,
+        theirs=size / whole_time,
+        unit="MB/s",
+        peer="msgspec, the same fields",
+        ratio=whole_time / only,
+    )
+
+
+def growth(small: int, *, servers: int, runs: int) -> Row:
+    """CPU of ten times the deployments."""
+    listings = [
+        [whole[start : start + PIECE] for start in range(0, len(whole), PIECE)]
+        for whole in (body(small, servers), body(10 * small, servers))
+    ]
+    rules = options(servers=0)
+    one, ten = side_by_side(runs, *(lambda chunks=chunks: refresh(chunks, rules) for chunks in listings))
+    return Row(
+        what=f"CPU of {10 * small:,} deployments",
+        ours=ten * 1e3,
+        theirs=one * 1e3,
+        unit="ms",
+        peer=f"{small:,} deployments",
+        ratio=ten / one,
+        target=10.5,
+        limit=True,
+    )

@@ -1,0 +1,147 @@
+"""Serving a page of many series, beside nginx with the same bytes as files and a pushgateway with the same series."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bench import peers
+from bench.render import BASE, FAMILY, snapshot
+from bench.table import Row
+from exporter.exposition import CONTENT_TYPES, render
+from exporter.page import gzip_member, piece
+
+OURS, NGINX, PUSHGATEWAY = 19191, 19192, 19193
+SECONDS = 4
+
+
+def page(series: int) -> bytes:
+    """The lines of so many series."""
+    block = render(FAMILY, BASE, snapshot(series))
+    assert block is not None
+    return block.text[0]
+
+
+async def _serve(series: int) -> None:
+    """Our web server with a fleet whose page has just these series, for ever."""
+    from exporter.config import parse
+    from exporter.fleet import Fleet
+    from exporter.serve import Address, listening
+    from exporter.web import Server
+
+    fleet = Fleet(parse("clouds: [{name: bench}]", source="bench"))
+    block = render(FAMILY, BASE, snapshot(series))
+    assert block is not None
+    fleet.page.put(("bench",), {FAMILY.name: block})
+    async with listening(Server(fleet), [Address("127.0.0.1", OURS)]):
+        await asyncio.Event().wait()
+
+
+@contextmanager
+def running(*command: str, url: str) -> Iterator[None]:
+    """A server that ends with the block, once it answers."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > end:
+                    sys.exit(f"{command[0]} does not answer")
+                time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _requests_per_second(url: str, *, compressed: bool, seconds: int = SECONDS) -> float:
+    wrk = peers.path("wrk")
+    assert wrk is not None
+    headers = ["-H", "Accept-Encoding: gzip"] if compressed else []
+    command = [wrk, "-t1", "-c4", f"-d{seconds}s", "--timeout", "30s", *headers, url]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    assert found is not None, text
+    assert "Non-2xx" not in text, text
+    return float(found[1])
+
+
+NGINX_CONF = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{}}
+http {{
+  access_log off; sendfile on; default_type "text/plain";
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  server {{ listen 127.0.0.1:{port}; root {folder}; location / {{ gzip_static on; }} }}
+}}
+"""
+
+
+def rows(series: int) -> Iterator[Row]:
+    """Requests a second, plain and gzip."""
+    plain = page(series)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        folder.chmod(0o755)
+        (folder / "metrics").write_bytes(plain)
+        (folder / "metrics.gz").write_bytes(gzip_member(piece(plain).deflated))
+        assert gzip.decompress((folder / "metrics.gz").read_bytes()) == plain
+        (folder / "nginx.conf").write_text(NGINX_CONF.format(folder=folder, port=NGINX))
+        ours, nginx = f"http://127.0.0.1:{OURS}/metrics", f"http://127.0.0.1:{NGINX}/metrics"
+        stack.enter_context(running(sys.executable, "-m", "bench.serving", str(series), url=ours))
+        stack.enter_context(running(str(peers.path("nginx")), "-c", str(folder / "nginx.conf"), url=nginx))
+        plainly = 0.0
+        for compressed in (False, True):
+            mine, theirs = (_requests_per_second(url, compressed=compressed) for url in (ours, nginx))
+            plainly = plainly or mine
+            yield Row(
+                what=f"serve {len(plain) / 1e6:.0f} MB of {series:,} series, {'gzip' if compressed else 'plain'}",
+                ours=mine,
+                theirs=theirs,
+                unit="requests/s",
+                peer="nginx, the same files",
+                ratio=mine / theirs,
+                target=1.0,
+            )
+    gateway = f"http://127.0.0.1:{PUSHGATEWAY}"
+    with running(
+        str(peers.path("prometheus-pushgateway")), f"--web.listen-address=127.0.0.1:{PUSHGATEWAY}", url=gateway
+    ):
+        header = f"# TYPE {FAMILY.name} gauge\n".encode()
+        push = urllib.request.Request(
+            f"{gateway}/metrics/job/bench",
+            data=header + plain,
+            method="PUT",
+            headers={"Content-Type": CONTENT_TYPES["text"]},
+        )
+        urllib.request.urlopen(push, timeout=120).close()
+        theirs = _requests_per_second(f"{gateway}/metrics", compressed=False, seconds=2 * SECONDS)
+    yield Row(
+        what=f"serve {series:,} series, plain",
+        ours=plainly,
+        theirs=theirs,
+        unit="requests/s",
+        peer="pushgateway",
+        ratio=plainly / max(theirs, 1 / (2 * SECONDS)),
+        target=100,
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1])))
