@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from itertools import islice, zip_longest
 from typing import Final, NamedTuple
 
 # Up to so many ids are looked up one by one in each project's claims rather than met with all of them.
 FEW: Final = 8
+RUN: Final = 4096
 
 
 class Guard(NamedTuple):
@@ -94,7 +96,7 @@ class Claims:
         for other, hashes in guard.yields.items():
             # Unless it was refreshed meanwhile, and met something else.
             if self._wanted.get(other, {}).get(project) == hashes:
-                self._claims[other] = array("q", sorted({*self.of(other), *hashes}))
+                self._claims[other] = ordered({*self.of(other), *hashes})
                 gaining.append(other)
         given = {each for other in gaining for each in guard.yields[other]}
         for wanted in self._wanted.values():
@@ -142,6 +144,18 @@ class Claims:
 
 
 _NOTHING: Final[array[int]] = array("q")
+
+
+def ordered(hashes: Iterable[int]) -> array[int]:
+    """The hashes, sorted. In steps: sorting all of many at once would hold the interpreter's lock for as long."""
+    source = iter(hashes)
+    runs: list[list[int]] = []
+    while run := sorted(islice(source, RUN)):
+        runs.append(run)
+    while len(runs) > 1:
+        # Two runs, one after the other, are merged in linear time.
+        runs = [sorted(one + (other or [])) for one, other in zip_longest(runs[::2], runs[1::2])]
+    return array("q", runs[0] if runs else ())
 
 
 def _meeting(new: AbstractSet[int], claimed: array[int]) -> AbstractSet[int]:

@@ -19,7 +19,7 @@ import structlog
 
 from exporter import pace
 from exporter.access import CloudAccess, Token
-from exporter.claims import Claims
+from exporter.claims import Claims, ordered
 from exporter.clock import Clock
 from exporter.config import CloudLimits, Refresh
 from exporter.errors import AnswerError, Api, DeadlineError, InternalError, RefreshError
@@ -364,7 +364,10 @@ class ProjectWatch:
             counted = fold.counted()
             tally = fold.tally()
             whole = self._named(shared, fold.finish(response_bytes=size), tally)
-            return whole, tally, self._events(shared, fold), array("q", sorted(counted)), counted.difference(own)
+            new = counted.difference(own)
+            # Mostly it is what it was.
+            claimed = own if not new and len(counted) == len(own) else ordered(counted)
+            return whole, tally, self._events(shared, fold), claimed, new
 
         large = fold.listed > LARGE_LISTING
         whole, tally, events, counted, new = await run_blocking(count, name="count") if large else count()
@@ -470,7 +473,7 @@ class ProjectWatch:
         gained = claims.gained(project, contested)
         counted = found.counted
         if gained:
-            counted = array("q", sorted(set(counted).union(*(contested.pop(each) for each in gained))))
+            counted = ordered(set(counted).union(*(contested.pop(each) for each in gained)))
         gaining = claims.settle(project, counted, length=found.fold.listed, guard=found.fold.guard, contested=contested)
         self._fold = found.fold if claims.overlapping else None
         for other in gaining:

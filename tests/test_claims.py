@@ -1,12 +1,13 @@
 """One deployment, one project, whatever listings show it and in whatever order they come."""
 
+import random
 from array import array
 from collections.abc import Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.claims import Claims, Guard
+from exporter.claims import RUN, Claims, Guard, ordered
 
 Listings = Mapping[str, frozenset[int]]
 
@@ -123,3 +124,11 @@ def test_an_ordinary_cloud_is_not_guarded() -> None:
         cloud.refresh(project, frozenset(range(start, start + 50 if project == "b" else start + 80)))
     assert not cloud.claims.overlapping
     assert cloud.claims.guard("a") == Guard()
+
+
+@given(size=st.sampled_from((0, 1, RUN - 1, RUN, RUN + 1, 5 * RUN + 3)), seed=st.integers(0, 100))
+def test_hashes_are_sorted(size: int, seed: int) -> None:
+    """However many there are, they are sorted as `sorted` does."""
+    chance = random.Random(seed)
+    hashes = {chance.randrange(-(2**63), 2**63) for _ in range(size)}
+    assert ordered(hashes) == array("q", sorted(hashes))
