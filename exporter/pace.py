@@ -9,6 +9,12 @@ from typing import Final
 BACKOFF_LIMIT: Final = 300.0
 BACKOFF_JITTER: Final = 0.1
 STALE_INTERVALS: Final = 3
+# A turn is taken late rather than skipped where a refresh outlasted its interval by no more than this part of it:
+# what a refresh does beside its listing must not cost every other turn where `share` is 1.
+LATE: Final = 0.1
+# From how much on it is worth a word that listings stretch the interval: so many times the usual one, and seconds.
+STRETCHED: Final = 1.25
+STRETCHED_BY: Final = 1.0
 
 
 def interval_in_force(
@@ -17,6 +23,14 @@ def interval_in_force(
     """The longest of the configured interval, the one that keeps a listing within its share of the cloud's time, and
     the one that a round of `requests` to the cloud takes at its rate."""
     return max(interval, listing_time / share, requests / requests_per_second)
+
+
+def stretched(interval: float, usual: float, *, before: bool) -> bool:
+    """Whether listings stretch the interval in force beyond the usual one, so much that it is worth a word.
+
+    Once it did (`before`) it does until the interval is the usual one again, so that little changes say nothing.
+    """
+    return interval > usual and (before or interval >= max(STRETCHED * usual, usual + STRETCHED_BY))
 
 
 def retry_delay(failures: int, interval: float, *, retry_after: float, random: Callable[[], float]) -> float:
@@ -35,7 +49,12 @@ def spread(identity: str) -> float:
 
 
 def next_turn(last: float, interval: float, now: float) -> tuple[float, int]:
-    """When the turn after `last` comes, and how many turns have already been missed by `now`."""
+    """When the turn after `last` comes, and how many turns have already been missed by `now`.
+
+    One that has only just passed is not missed yet: it comes at once.
+    """
+    if 0 <= now - (last + interval) <= LATE * interval:
+        return now, 0
     missed = max(0, int((now - last) // interval)) if interval > 0 else 0
     return last + (missed + 1) * interval, missed
 
