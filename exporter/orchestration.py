@@ -36,6 +36,8 @@ class Listing:
         self._silence = silence
         self._server = server
         self._received = received
+        self._usable = 0
+        self._rejected: Counter[str] = Counter()
         self.size = 0
         self.foreign = 0
         """How many records were left out because they are not of the server that was asked for."""
@@ -54,26 +56,23 @@ class Listing:
             received=self._received,
         )
         decoder = ListingDecoder()
-        usable = 0
-        rejected: Counter[str] = Counter()
         async with aclosing(fetch(self._access, request)) as parts:
             async for part in parts:
                 self.size += len(part)
                 for batch in decoder.feed(part):
-                    usable += len(batch.records)
-                    rejected.update(batch.rejected)
                     yield self._wanted(batch)
                     await asyncio.sleep(0)
         for batch in decoder.close():
-            usable += len(batch.records)
-            rejected.update(batch.rejected)
             yield self._wanted(batch)
-        if rejected and not usable:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+        if self._rejected and not self._usable:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self._rejected.items())
             raise DecodeError(f"not one record of the listing is usable ({reasons})")
 
     def _wanted(self, batch: Batch) -> Batch:
-        """The batch without what a cloud that knows no such filter sends of other servers."""
+        """The batch without what a cloud that knows no such filter sends of other servers, which is usable all the
+        same."""
+        self._usable += len(batch.records)
+        self._rejected.update(batch.rejected)
         if self._server is None:
             return batch
         records = [record for record in batch.records if record.server_id == self._server]
