@@ -359,7 +359,7 @@ async def test_what_other_servers_had_finished_is_no_news(cloud: Cloud):
         await fleet.reload(lambda: settings)
         await watch_of(fleet).refresh()
         page = page_of(fleet)
-        assert page.cells(PER_SERVER, "server_id") == dict.fromkeys(PLAIN[:2], 1) | {"server-1": 2}
+        assert page.cells(PER_SERVER, "server_id").keys() == set(PLAIN[:2])
         assert page.total(FINISHED) == 0
         # The same servers in another order are the same.
         again = only(*PLAIN[:2])
