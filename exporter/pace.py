@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 BACKOFF_LIMIT: Final = 300.0
 BACKOFF_JITTER: Final = 0.1
@@ -15,6 +15,8 @@ LATE: Final = 0.1
 # From how much on it is worth a word that listings stretch the interval: so many times the usual one, and seconds.
 STRETCHED: Final = 1.25
 STRETCHED_BY: Final = 1.0
+# And after how many refreshes at the usual interval that this is over.
+USUAL_AGAIN: Final = 3
 
 
 def interval_in_force(
@@ -25,12 +27,32 @@ def interval_in_force(
     return max(interval, listing_time / share, requests / requests_per_second)
 
 
-def stretched(interval: float, usual: float, *, before: bool) -> bool:
-    """Whether listings stretch the interval in force beyond the usual one, so much that it is worth a word.
+class Stretch:
+    """Notes when listings begin to stretch the interval in force beyond the usual one, and when that is over.
 
-    Once it did (`before`) it does until the interval is the usual one again, so that little changes say nothing.
+    A little is not worth a word, and it is over only after a few refreshes in a row at the usual interval: what wavers
+    says nothing.
     """
-    return interval > usual and (before or interval >= max(STRETCHED * usual, usual + STRETCHED_BY))
+
+    def __init__(self) -> None:
+        self.longer = 0.0
+        """The latest interval that was longer than usual."""
+        self._begun = False
+        self._usual = 0
+
+    def news(self, interval: float, usual: float) -> Literal["begun", "over"] | None:
+        """What there is to tell once this interval is in force."""
+        if interval > usual:
+            self.longer, self._usual = interval, 0
+            if self._begun or interval < max(STRETCHED * usual, usual + STRETCHED_BY):
+                return None
+            self._begun = True
+            return "begun"
+        self._usual += 1
+        if not self._begun or self._usual < USUAL_AGAIN:
+            return None
+        self._begun = False
+        return "over"
 
 
 def retry_delay(failures: int, interval: float, *, retry_after: float, random: Callable[[], float]) -> float:

@@ -138,8 +138,7 @@ class ProjectWatch:
         self._repaced = asyncio.Event()
         """Set when another interval is in force."""
         self._slow = False
-        self._stretched = False
-        """Whether the log has it that listings stretch the interval."""
+        self._stretch = pace.Stretch()
         self._unfiltered = False
         """Whether the log has it that the cloud sends what it was not asked for."""
         self._fold: Fold | None = None
@@ -315,24 +314,25 @@ class ProjectWatch:
             self._unfiltered = False
         self._shared = shared
         if (interval := self._interval_in_force()) != self.state.interval:
-            self._tell_stretched(interval)
             self._replace(replace(self.state, interval=interval))
             self._repaced.set()
 
     def _tell_stretched(self, interval: float) -> None:
         """Say it where the time that listings take begins or ceases to stretch the interval in force."""
         usual = self._interval_in_force(listing_time=0.0)
-        before, self._stretched = self._stretched, pace.stretched(interval, usual, before=self._stretched)
-        if self._stretched is before:
+        news = self._stretch.news(interval, usual)
+        if news is None:
             return
+        begun = news == "begun"
+        before, now = (usual, interval) if begun else (self._stretch.longer, usual)
         log.info(
-            "interval stretched, for the listing is slow" if self._stretched else "interval as usual again",
+            "interval stretched, for the listing is slow" if begun else "interval as usual again",
             cloud=self.key.cloud,
             project_id=self.key.project_id,
             project=self.state.name,
             listing_time=format_duration(self._listing_time),
             share=self._shared.refresh.share,
-            **{"from": format_duration(self.state.interval), "to": format_duration(interval)},
+            **{"from": format_duration(before), "to": format_duration(now)},
         )
 
     def _interval_in_force(self, *, listing_time: float | None = None) -> float:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.pace import interval_in_force, next_turn, retry_delay, spread, stale_limit, stretched
+from exporter.pace import Stretch, interval_in_force, next_turn, retry_delay, spread, stale_limit
 
 HOUR = 3600.0
 
@@ -111,38 +111,47 @@ def test_a_turn_that_has_just_passed_is_taken_late(now: float, turn: float, miss
     assert next_turn(100.0, 60.0, now) == (turn, missed)
 
 
+def told(intervals: list[float], usual: float = 60.0) -> list[str | None]:
+    """What is told of intervals that come in force one after the other."""
+    stretch = Stretch()
+    return [stretch.news(interval, usual) for interval in intervals]
+
+
 @pytest.mark.parametrize(
-    ("interval", "usual", "before", "expected"),
+    ("interval", "usual", "begun"),
     [
-        (60.0, 60.0, False, False),
-        (60.0, 60.0, True, False),
-        (70.0, 60.0, False, False),
-        (75.0, 60.0, False, True),
-        (61.0, 60.0, True, True),
-        (1.5, 1.0, False, False),
-        (2.0, 1.0, False, True),
-        (0.8, 0.1, False, False),
-        (1.2, 0.1, False, True),
-        (60.0, 120.0, True, False),
+        (60.0, 60.0, False),
+        (74.9, 60.0, False),
+        (75.0, 60.0, True),
+        (1.5, 1.0, False),
+        (2.0, 1.0, True),
+        (0.8, 0.1, False),
+        (1.2, 0.1, True),
+        (60.0, 120.0, False),
     ],
 )
-def test_a_stretched_interval_is_worth_a_word(interval: float, usual: float, *, before: bool, expected: bool) -> None:
-    """A stretch is told of from a quarter and a second on, and its end when nothing is left of it."""
-    assert stretched(interval, usual, before=before) is expected
+def test_a_stretch_is_worth_a_word(interval: float, usual: float, *, begun: bool) -> None:
+    """A stretch is told of from a quarter and a second on."""
+    assert told([interval], usual) == ["begun" if begun else None]
 
 
-@given(st.lists(st.floats(60.0, 74.9), min_size=1))
+def test_a_stretch_is_told_of_once_each_way() -> None:
+    """However long and uneven a stretch, there is one word at its beginning and one when it is over."""
+    assert told([60, 120, 300, 61, 240, 60, 60, 60, 60]) == [None, "begun", *[None] * 5, "over", None]
+    assert told([120, 60, 60, 60, 120]) == ["begun", None, None, "over", "begun"]
+
+
+@given(st.lists(st.floats(60.0, 74.9)))
 def test_little_changes_are_not_told_of(intervals: list[float]) -> None:
-    """However an interval wavers by less than a quarter, nothing is said; and after a stretch, its end is said once."""
-    quiet, loud = False, True
-    told = 0
-    for interval in intervals:
-        quiet = stretched(interval, 60.0, before=quiet)
-        assert not quiet
-        after = stretched(interval, 60.0, before=loud)
-        told += after is not loud
-        loud = after
-    assert told <= 1
+    """However an interval wavers by less than a quarter, nothing is said."""
+    assert set(told(intervals)) <= {None}
+
+
+@given(st.lists(st.sampled_from([60.0, 76.0, 120.0]), max_size=20))
+def test_what_wavers_is_told_of_once(intervals: list[float]) -> None:
+    """An interval that is the usual one for two refreshes at most begins once, and is never over."""
+    wavering = [each for interval in intervals for each in (120.0, interval, interval)]
+    assert [each for each in told(wavering) if each] == ["begun"] * bool(wavering)
 
 
 @settings(deadline=None)
