@@ -20,7 +20,7 @@ from exporter.access import CloudAccess, Project
 from exporter.claims import Claims
 from exporter.clock import Clock
 from exporter.config import Cloud, Config, NamedProject
-from exporter.errors import AnswerError, Api, DeadlineError, InternalError, RefreshError
+from exporter.errors import RAISE, AnswerError, Api, DeadlineError, InternalError, RefreshError
 from exporter.exposition import Block
 from exporter.families import CONFIGS, DURATIONS, FINISHED, PROBLEMS, SERVERS
 from exporter.finishes import Finishes
@@ -121,7 +121,8 @@ class CloudWatch:
             claims=self._claims,
             overlap=self._overlap,
             hand_over=lambda winner, loser: self.projects[winner].gain(loser),
-            project_count=lambda: len(self.projects),
+            servers=config.servers.ids,
+            requests_of_a_round=lambda: len(self.projects) * len(config.servers.ids or (None,)),
             families=stage.families,
             finishes=self._finishes,
             duration_bounds=whole.buckets.duration,
@@ -198,7 +199,8 @@ class CloudWatch:
             error = failure
         except TimeoutError:
             limit = format_duration(self.config.refresh.timeout)
-            error = DeadlineError(f"finding projects took longer than refresh.timeout ({limit})", api="identity")
+            text = f"finding projects took longer than refresh.timeout ({limit}), which can be raised {RAISE}"
+            error = DeadlineError(text, api="identity")
         except Exception as failure:
             log.exception("internal error", cloud=self.config.name)
             error = InternalError(f"{type(failure).__name__}: {failure}", api="identity")

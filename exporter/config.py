@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -21,6 +22,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -73,7 +75,7 @@ class CloudLimits(_Model):
     requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     """Against one cloud, authentication and name look-ups included."""
     response_bytes: Annotated[Size, Field(gt=0)] = 2 * 1024**3
-    """One listing's size at most, decompressed."""
+    """One listing's size at most, decompressed; with `servers.ids`, of all the listings of one refresh together."""
     servers: Annotated[int, Field(ge=0)] = 10000
     """Servers with series of their own per project, troubled ones first; 0: none."""
     configs: Annotated[int, Field(ge=0)] = 200
@@ -181,15 +183,36 @@ class Metrics(_Model):
         return patterns
 
 
-class Servers(_Model):
-    """Which servers' deployments count, by fully anchored regular expressions on server_id; exclude wins."""
+ServerId = Annotated[str, Field(min_length=1)]  # an empty one is no filter at all to Heat, and brings every server's
 
+
+class Servers(_Model):
+    """Which servers' deployments count: a few by their ids, or those that patterns of ids leave."""
+
+    ids: tuple[ServerId, ...] | None = None
+    """Only these servers, each asked for by itself, never the whole listing. Not with `discover`, nor with patterns."""
     include: tuple[Pattern, ...] = ()
     """Server ids, fully anchored regular expressions; empty: all."""
     exclude: tuple[Pattern, ...] = ()
     """The same; exclude wins. A deployment that they leave out is counted nowhere."""
 
-    _lists = field_validator("include", "exclude", mode="before")(_tuple)
+    _lists = field_validator("ids", "include", "exclude", mode="before")(_tuple)
+
+    @field_validator("ids")
+    @classmethod
+    def _some_and_each_once(cls, ids: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if ids == ():
+            raise ValueError("expected at least one server's id; without this key all servers count")
+        twice = [each for each, count in Counter(ids or ()).items() if count > 1]
+        if twice:
+            raise ValueError(f"expected each server once: {twice[0]!r} is there twice")
+        return ids
+
+    @model_validator(mode="after")
+    def _ids_or_patterns(self) -> Self:
+        if self.ids is not None and (self.include or self.exclude):
+            raise ValueError("expected either ids, or include and exclude: ids name every server that counts")
+        return self
 
 
 class NamedProject(_Model):
@@ -235,6 +258,16 @@ class Cloud(_Model):
         if value not in ("discover", "current"):
             raise ValueError(f"expected discover, current, or a list of at least one project, not {value!r}")
         return value
+
+    @field_validator("servers")
+    @classmethod
+    def _ids_of_known_projects(cls, servers: Servers, info: ValidationInfo) -> Servers:
+        if servers.ids is not None and info.data.get("projects") == "discover":
+            raise ValueError(
+                "expected no ids where projects is discover, for each would be asked for in every project:"
+                " give the servers' projects, or current"
+            )
+        return servers
 
     @model_validator(mode="after")
     def _default_name(self) -> Self:

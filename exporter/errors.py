@@ -44,6 +44,8 @@ Reason = Literal[
 ]
 
 RETRY_AFTER_LIMIT: Final = 3600.0
+RAISE: Final = "for all clouds or under this cloud's own `refresh`"
+"""Where a deadline can be made longer."""
 
 
 class ExporterError(Exception):

@@ -12,7 +12,16 @@ from typing import Final
 import aiohttp
 
 from exporter.access import CloudAccess
-from exporter.errors import AnswerError, Api, DeadlineError, DecodeError, RefreshError, TooLargeError, TransportError
+from exporter.errors import (
+    RAISE,
+    AnswerError,
+    Api,
+    DeadlineError,
+    DecodeError,
+    RefreshError,
+    TooLargeError,
+    TransportError,
+)
 from exporter.units import format_duration, format_size
 
 _STEP: Final = 256 * 1024
@@ -22,7 +31,8 @@ _SERVICES: Final[Mapping[Api, str]] = {"orchestration": "Heat", "compute": "Nova
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What to ask for: `what` names it in messages, `limit` is the most bytes that an answer may have, decompressed
-    (`limit_key`: by which key of the configuration), `silence` the longest wait for the next of them, in seconds."""
+    (`limit_key`: by which key of the configuration), `silence` the longest wait for the next of them, in seconds.
+    `query` are parameters to encode, `received` what earlier answers took of the limit already."""
 
     api: Api
     what: str
@@ -31,16 +41,19 @@ class Request:
     limit: int
     limit_key: str
     silence: float
+    query: Mapping[str, str] | None = None
+    received: int = 0
 
 
 async def fetch(access: CloudAccess, request: Request) -> AsyncGenerator[bytes, None]:
     """The plain bytes of an answer of 200, others having a turn after each piece; RefreshError for every failure."""
     counted = access.traffic.requests
     answered = False
-    size = 0
+    size = request.received
     try:
         async with access.client.get(
             request.url,
+            params=request.query,
             headers={"X-Auth-Token": request.token},
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=request.silence, sock_read=request.silence),
@@ -63,8 +76,9 @@ async def fetch(access: CloudAccess, request: Request) -> AsyncGenerator[bytes, 
                     size += len(part)
                     if size > request.limit:
                         limit = format_size(request.limit)
+                        those = ", with those before it," if request.received else ""
                         raise TooLargeError(
-                            f"the {request.what} is larger than {request.limit_key} ({limit})", api=request.api
+                            f"the {request.what}{those} is larger than {request.limit_key} ({limit})", api=request.api
                         )
                     yield part
                     await asyncio.sleep(0)  # let others run, also where nobody made anything of it
@@ -80,11 +94,12 @@ def _failure(access: CloudAccess, request: Request, error: Exception) -> Refresh
     text = f"can't get the {request.what}: {str(error) or type(error).__name__}"
     match error:
         case aiohttp.ConnectionTimeoutError():
-            return DeadlineError(f"{text} (refresh.silence is {format_duration(request.silence)})", api=api)
+            limit = format_duration(request.silence)
+            return DeadlineError(f"{text} (refresh.silence is {limit}; {RAISE})", api=api)
         case TimeoutError():
             return DeadlineError(
                 f"can't get the {request.what}: no byte for {format_duration(request.silence)}; a large project may"
-                " need a longer refresh.silence",
+                f" need a longer refresh.silence, {RAISE}",
                 api=api,
             )
         case aiohttp.ClientConnectorDNSError():

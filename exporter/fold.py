@@ -224,7 +224,6 @@ class Fold:
         self._troubled: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._duplicates = 0
-        self._usable = 0
         self._seen: set[int] = set()
         self._pending: list[Deployment] = []
         self._names = names
@@ -236,20 +235,9 @@ class Fold:
         self._revisited: frozenset[int] = frozenset()
         """The deployments of the batch at hand that were IN_PROGRESS before."""
 
-    @property
-    def usable(self) -> int:
-        """Records met that have an id, filtered ones and duplicates included."""
-        return self._usable
-
-    @property
-    def rejected(self) -> Mapping[str, int]:
-        """Records without a usable id so far, by reason."""
-        return self._rejected
-
     def add(self, batch: Batch) -> None:
         """Count one batch, together with the next ones where it is small."""
         self._rejected.update(batch.rejected)
-        self._usable += len(batch.records)
         self._pending += batch.records
         if len(self._pending) >= STEP_RECORDS:
             self._count_pending()

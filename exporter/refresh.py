@@ -22,8 +22,7 @@ from exporter.access import CloudAccess, Token
 from exporter.claims import Claims, ordered
 from exporter.clock import Clock
 from exporter.config import CloudLimits, Refresh
-from exporter.errors import AnswerError, Api, DeadlineError, InternalError, RefreshError
-from exporter.errors import DecodeError as ListingError
+from exporter.errors import RAISE, AnswerError, Api, DeadlineError, InternalError, RefreshError
 from exporter.exposition import Block
 from exporter.families import CONFIG_NAMES, CONFIGS, SERVER_NAMES
 from exporter.finishes import Digest, Finish, Finishes, Ledger, Memory, digest, remember
@@ -68,7 +67,10 @@ class Surroundings:
     """Called when two listings of the cloud turn out to show the same deployments."""
     hand_over: Callable[[str, str], None]
     """Called when a project (by id) gets the deployments that it wanted from another one."""
-    project_count: Callable[[], int]
+    servers: tuple[str, ...] | None
+    """The only ones to ask for, each with a request of its own; None: one request for all."""
+    requests_of_a_round: Callable[[], int]
+    """How many listings the cloud is asked for in an interval, all projects together."""
     families: frozenset[str]
     """The names of those that the page has."""
     finishes: Finishes
@@ -76,6 +78,15 @@ class Surroundings:
     manners: Manners | None
     """How to ask for names; None: not at all."""
     random: Callable[[], float] = random.random
+
+
+def _same_finishes(one: Surroundings, other: Surroundings) -> bool:
+    """Whether what finished is looked for in the same deployments."""
+    return (
+        one.fold.finishes == other.fold.finishes
+        and one.fold.admits is other.fold.admits
+        and frozenset(one.servers or ()) == frozenset(other.servers or ())
+    )
 
 
 class _Events(NamedTuple):
@@ -90,6 +101,8 @@ class _Events(NamedTuple):
 class _Found(NamedTuple):
     """What one listing brought."""
 
+    shared: Surroundings
+    """By which settings it was asked for."""
     fold: Fold
     tally: ConfigTally
     events: _Events
@@ -125,6 +138,9 @@ class ProjectWatch:
         self._repaced = asyncio.Event()
         """Set when another interval is in force."""
         self._slow = False
+        self._stretch = pace.Stretch()
+        self._unfiltered = False
+        """Whether the log has it that the cloud sends what it was not asked for."""
         self._fold: Fold | None = None
         """The last one, kept only in a cloud where deployments may change hands."""
         self._whole: Snapshot | None = None
@@ -204,7 +220,8 @@ class ProjectWatch:
                 error = failure
             except TimeoutError:
                 limit = format_duration(shared.refresh.timeout)
-                error = DeadlineError(f"the refresh took longer than refresh.timeout ({limit})", api=stage[0])
+                text = f"the refresh took longer than refresh.timeout ({limit}); a large or slow project may need more,"
+                error = DeadlineError(f"{text} {RAISE}", api=stage[0])
             except Exception as failure:
                 log.exception("internal error", cloud=self.key.cloud, project_id=self.key.project_id)
                 error = InternalError(f"{type(failure).__name__}: {failure}", api=stage[0])
@@ -290,21 +307,41 @@ class ProjectWatch:
             self._failures = 0
             self._readmitted.set()
             self._naming.reopen()
-        if shared.fold.finishes != self._shared.fold.finishes or shared.fold.admits is not self._shared.fold.admits:
+        if not _same_finishes(shared, self._shared):
             # The next listing may show what it did not before, though it is no news.
             shared.finishes.restart(self.key.project_id)
+        if shared.servers != self._shared.servers:
+            self._unfiltered = False
         self._shared = shared
         if (interval := self._interval_in_force()) != self.state.interval:
             self._replace(replace(self.state, interval=interval))
             self._repaced.set()
 
-    def _interval_in_force(self) -> float:
+    def _tell_stretched(self, interval: float) -> None:
+        """Say it where the time that listings take begins or ceases to stretch the interval in force."""
+        usual = self._interval_in_force(listing_time=0.0)
+        news = self._stretch.news(interval, usual)
+        if news is None:
+            return
+        begun = news == "begun"
+        before, now = (usual, interval) if begun else (self._stretch.longer, usual)
+        log.info(
+            "interval stretched, for the listing is slow" if begun else "interval as usual again",
+            cloud=self.key.cloud,
+            project_id=self.key.project_id,
+            project=self.state.name,
+            listing_time=format_duration(self._listing_time),
+            share=self._shared.refresh.share,
+            **{"from": format_duration(before), "to": format_duration(now)},
+        )
+
+    def _interval_in_force(self, *, listing_time: float | None = None) -> float:
         shared = self._shared
         return pace.interval_in_force(
             shared.refresh.interval,
-            listing_time=self._listing_time,
+            listing_time=self._listing_time if listing_time is None else listing_time,
             share=shared.refresh.share,
-            requests=shared.project_count(),
+            requests=shared.requests_of_a_round(),
             requests_per_second=shared.limits.requests_per_second,
         )
 
@@ -343,16 +380,49 @@ class ProjectWatch:
             names=self._known(shared),
             memory=shared.finishes.memory(self.key.project_id),
         )
-        listing = Listing(shared.access, token, limit=shared.limits.response_bytes, silence=shared.refresh.silence)
-        async with aclosing(listing.batches()) as batches:
-            async for batch in batches:
-                fold.add(batch)
-        listing_time = stopwatch.elapsed() - began
+        size = foreign = 0
+        for number, server in enumerate(shared.servers or (None,)):
+            if number:
+                await shared.access.admitted(stopwatch)
+            listing = Listing(
+                shared.access,
+                token,
+                limit=shared.limits.response_bytes,
+                silence=shared.refresh.silence,
+                server=server,
+                received=size,
+            )
+            async with aclosing(listing.batches()) as batches:
+                async for batch in batches:
+                    fold.add(batch)
+            size += listing.size
+            foreign += listing.foreign
+        listing_time = stopwatch.elapsed() - began  # without the waits between requests
         fold.close()
-        if fold.rejected and not fold.usable:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in fold.rejected.items())
-            raise ListingError(f"not one record of the listing is usable ({reasons})")
-        return await self._finish(shared, fold, listing.size, listing_time, asked_steady)
+        self._tell_unfiltered(foreign)
+        return await self._finish(shared, fold, size, listing_time, asked_steady)
+
+    def _tell_unfiltered(self, foreign: int) -> None:
+        """Say it where the cloud begins or ceases to send deployments of servers that it was not asked for."""
+        if bool(foreign) is self._unfiltered:
+            return
+        self._unfiltered = bool(foreign)
+        if foreign:
+            log.warning(
+                "the cloud sends deployments of other servers than it is asked for; they are not counted, but"
+                " servers.include would cost it less than servers.ids",
+                cloud=self.key.cloud,
+                project_id=self.key.project_id,
+                project=self.state.name,
+                records=foreign,
+            )
+        else:
+            log.info(
+                "the cloud sends what it is asked for again",
+                cloud=self.key.cloud,
+                project_id=self.key.project_id,
+                project=self.state.name,
+            )
 
     async def _finish(
         self, shared: Surroundings, fold: Fold, size: int, listing_time: float, asked_steady: float
@@ -377,6 +447,7 @@ class ProjectWatch:
             return shared.render(self.state, snapshot)
 
         return _Found(
+            shared=shared,
             fold=fold,
             tally=tally,
             events=events,
@@ -484,6 +555,7 @@ class ProjectWatch:
         before = self.state
         self._listing_time = found.listing_time
         interval = self._interval_in_force()
+        self._tell_stretched(interval)
         self._failures = 0
         self._slow = duration > self._shared.refresh.slow_after
         if before.up is False:
@@ -493,6 +565,9 @@ class ProjectWatch:
         self._whole, self._tally = found.whole, found.tally
         gained = self._settle(found)
         ledger = self._counted(self._shared, found.events)
+        if not _same_finishes(found.shared, self._shared):
+            # Other settings came while it was under way: to the next listing, what this one did not show is no news.
+            self._shared.finishes.restart(self.key.project_id)
         self._replace(before.succeeded(found.snapshot, duration=duration, interval=interval, ledger=ledger))
         for other in gained:
             self.gain(other)

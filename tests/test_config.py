@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.config import Config, NamedProject, load, parse
+from exporter.effective import configuration
 from exporter.errors import ConfigError
 from exporter.families import FAMILIES
 
@@ -50,15 +51,13 @@ DEFAULTS: dict[str, Any] = {
             "name": "envvars",
             "cloud": None,
             "projects": "discover",
-            "servers": {"ids": (), "include": (), "exclude": ()},
+            "servers": {"ids": None, "include": (), "exclude": ()},
             "refresh": REFRESH,
             "limits": LIMITS,
         },
     ),
 }
 """Every key of the contract with its default."""
-NOT_YET = {"clouds[0].servers.ids"}
-"""Keys of the contract that may still be missing. Take out what is there."""
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +99,7 @@ def test_defaults(text: str) -> None:
     """Without a word of configuration every key has the contract's default."""
     found, expected = dict(keys(read(text))), dict(keys(DEFAULTS))
     assert {path: value for path, value in found.items() if value != expected[path]} == {}
-    assert set(expected) - set(found) <= NOT_YET
+    assert set(found) == set(expected)
 
 
 def test_no_file_is_the_environment() -> None:
@@ -124,6 +123,7 @@ clouds:
     limits: {servers: 5}
   - cloud: other
     projects: current
+    servers: {ids: [web-1, "a free string"]}
   - projects: discover
 """
 
@@ -145,6 +145,8 @@ def test_everything_can_be_said() -> None:
     assert prod.projects == ("8da95794", "demo", NamedProject(name="web", domain="Default"))
     assert (prod.servers.include, prod.servers.exclude) == (("web-.*",), ("web-1", "db.*"))
     assert (other.name, other.cloud, other.projects) == ("other", "other", "current")
+    assert other.servers.ids == ("web-1", "a free string")
+    assert prod.servers.ids is environment.servers.ids is None
     assert (environment.name, environment.cloud) == ("envvars", None)
 
 
@@ -206,6 +208,12 @@ RISING = "expected upper bounds in rising order, each once"
 PATTERN = "expected a regular expression: "
 REPEAT = "nothing to repeat at position 0"
 TWICE = "expected a different name for each cloud: "
+NO_IDS = "expected at least one server's id; without this key all servers count"
+EITHER = "expected either ids, or include and exclude: ids name every server that counts"
+NOT_EVERYWHERE = (
+    "expected no ids where projects is discover, for each would be asked for in every project:"
+    " give the servers' projects, or current"
+)
 NO_FAMILY = "expected the name of a metric family, or a pattern of some: "
 
 
@@ -287,6 +295,22 @@ NO_FAMILY = "expected the name of a metric family, or a pattern of some: "
         ("clouds: [{cloud: a}, {name: a}]", [f"clouds: {TWICE}'a' is there twice"]),
         ("clouds: [{}, {}]", [f"clouds: {TWICE}'envvars' is there twice"]),
         ("clouds: [{servers: {exclude: [a, '?']}}]", [f"clouds[0].servers.exclude[1]: {PATTERN}{REPEAT}"]),
+        ("clouds: [{projects: current, servers: {ids: []}}]", [f"clouds[0].servers.ids: {NO_IDS}"]),
+        ("clouds: [{projects: current, servers: {ids: a}}]", ["clouds[0].servers.ids: expected a list, not 'a'"]),
+        ("clouds: [{projects: current, servers: {ids: [a, 5]}}]", ["clouds[0].servers.ids[1]: expected a text, not 5"]),
+        (
+            "clouds: [{projects: [p], servers: {ids: [a, '']}}]",
+            ["clouds[0].servers.ids[1]: expected at least 1 character, not ''"],
+        ),
+        (
+            "clouds: [{projects: [p], servers: {ids: [a, b, c, b, a]}}]",
+            ["clouds[0].servers.ids: expected each server once: 'a' is there twice"],
+        ),
+        ("clouds: [{projects: [p], servers: {ids: [a], include: [b]}}]", [f"clouds[0].servers: {EITHER}"]),
+        ("clouds: [{projects: [p], servers: {ids: [a], exclude: [b]}}]", [f"clouds[0].servers: {EITHER}"]),
+        ("clouds: [{projects: discover, servers: {ids: [a]}}]", [f"clouds[0].servers: {NOT_EVERYWHERE}"]),
+        ("clouds: [{servers: {ids: [a]}}]", [f"clouds[0].servers: {NOT_EVERYWHERE}"]),
+        ("clouds: [{projects: 5, servers: {ids: [a]}}]", [f"clouds[0].projects: {PROJECTS}5"]),
         # Projects.
         ("clouds: [{projects: []}]", [f"clouds[0].projects: {PROJECTS}[]"]),
         ("clouds: [{projects: all}]", [f"clouds[0].projects: {PROJECTS}'all'"]),
@@ -452,6 +476,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         "limits: {concurrency: 9}",
         "clouds: [{name: a}]",
         "clouds: [{servers: {exclude: [a]}}]",
+        "clouds: [{projects: current, servers: {ids: [a]}}]",
         "clouds: [{projects: [a]}]",
         "clouds: [{projects: [{name: a, domain: b}]}]",
         "metrics: {exclude: [heat_up]}",
@@ -477,6 +502,13 @@ def test_it_can_be_written_again() -> None:
     assert shown["limits"]["response_bytes"] == "100MiB"
     assert shown["clouds"][0]["refresh"] == shown["refresh"] | {"interval": "10m"}
     assert shown["clouds"][0]["projects"] == ["8da95794", "demo", {"name": "web", "domain": "Default"}]
+
+
+@pytest.mark.parametrize("text", ["", EVERYTHING])
+def test_what_is_shown_says_the_same(text: str) -> None:
+    """The configuration in force, as it is shown, is a file that is accepted and says the same."""
+    shown = configuration(read(text))
+    assert read(shown).model_dump() == read(text).model_dump()
 
 
 def test_every_family_can_be_chosen() -> None:

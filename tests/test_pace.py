@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.pace import interval_in_force, next_turn, retry_delay, spread, stale_limit
+from exporter.pace import Stretch, interval_in_force, next_turn, retry_delay, spread, stale_limit
 
 HOUR = 3600.0
 
@@ -80,7 +80,7 @@ def test_waits_never_get_shorter(failures: int, interval: float) -> None:
 
 @pytest.mark.parametrize(
     ("now", "turn", "missed"),
-    [(100.0, 160.0, 0), (101.0, 160.0, 0), (159.0, 160.0, 0), (161.0, 220.0, 1), (225.0, 280.0, 2), (90.0, 160.0, 0)],
+    [(100.0, 160.0, 0), (101.0, 160.0, 0), (159.0, 160.0, 0), (167.0, 220.0, 1), (225.0, 280.0, 2), (90.0, 160.0, 0)],
 )
 def test_missed_turns_are_counted_not_made_up_for(now: float, turn: float, missed: int) -> None:
     """A refresh that outlasts turns is followed by the next one on the grid; those that passed are skipped."""
@@ -90,11 +90,68 @@ def test_missed_turns_are_counted_not_made_up_for(now: float, turn: float, misse
 @settings(deadline=None)
 @given(last=st.integers(0, 10**6), interval=st.integers(1, 10**5), passed=st.integers(0, 10**6))
 def test_the_next_turn_is_ahead_and_near(last: int, interval: int, passed: int) -> None:
-    """The next turn is in the future, at most an interval away, and on the grid."""
+    """The next turn is never past, at most an interval away, and on the grid or, where one has only just passed, now;
+    two turns are never closer than an interval."""
     now = last + passed
     turn, missed = next_turn(last, interval, now)
-    assert now < turn <= now + interval
-    assert turn == last + (missed + 1) * interval
+    assert now <= turn <= now + interval
+    assert turn >= last + interval
+    if turn == now:
+        assert missed == 0
+        assert passed <= 1.1 * interval
+    else:
+        assert turn == last + (missed + 1) * interval
+
+
+@pytest.mark.parametrize(
+    ("now", "turn", "missed"), [(160.0, 160.0, 0), (161.0, 161.0, 0), (166.0, 166.0, 0), (166.1, 220.0, 1)]
+)
+def test_a_turn_that_has_just_passed_is_taken_late(now: float, turn: float, missed: int) -> None:
+    """A refresh that outlasts its interval by no more than a tenth does not cost the turn: it is taken at once."""
+    assert next_turn(100.0, 60.0, now) == (turn, missed)
+
+
+def told(intervals: list[float], usual: float = 60.0) -> list[str | None]:
+    """What is told of intervals that come in force one after the other."""
+    stretch = Stretch()
+    return [stretch.news(interval, usual) for interval in intervals]
+
+
+@pytest.mark.parametrize(
+    ("interval", "usual", "begun"),
+    [
+        (60.0, 60.0, False),
+        (74.9, 60.0, False),
+        (75.0, 60.0, True),
+        (1.5, 1.0, False),
+        (2.0, 1.0, True),
+        (0.8, 0.1, False),
+        (1.2, 0.1, True),
+        (60.0, 120.0, False),
+    ],
+)
+def test_a_stretch_is_worth_a_word(interval: float, usual: float, *, begun: bool) -> None:
+    """A stretch is told of from a quarter and a second on."""
+    assert told([interval], usual) == ["begun" if begun else None]
+
+
+def test_a_stretch_is_told_of_once_each_way() -> None:
+    """However long and uneven a stretch, there is one word at its beginning and one when it is over."""
+    assert told([60, 120, 300, 61, 240, 60, 60, 60, 60]) == [None, "begun", *[None] * 5, "over", None]
+    assert told([120, 60, 60, 60, 120]) == ["begun", None, None, "over", "begun"]
+
+
+@given(st.lists(st.floats(60.0, 74.9)))
+def test_little_changes_are_not_told_of(intervals: list[float]) -> None:
+    """However an interval wavers by less than a quarter, nothing is said."""
+    assert set(told(intervals)) <= {None}
+
+
+@given(st.lists(st.sampled_from([60.0, 76.0, 120.0]), max_size=20))
+def test_what_wavers_is_told_of_once(intervals: list[float]) -> None:
+    """An interval that is the usual one for two refreshes at most begins once, and is never over."""
+    wavering = [each for interval in intervals for each in (120.0, interval, interval)]
+    assert [each for each in told(wavering) if each] == ["begun"] * bool(wavering)
 
 
 @settings(deadline=None)
