@@ -20,13 +20,13 @@ from exporter.access import CloudAccess, Project
 from exporter.claims import Claims
 from exporter.clock import Clock
 from exporter.config import Cloud, Config, NamedProject
-from exporter.errors import RAISE, AnswerError, Api, DeadlineError, InternalError, RefreshError
+from exporter.errors import RAISE, AnswerError, DeadlineError, InternalError, RefreshError
 from exporter.exposition import Block
 from exporter.families import CONFIGS, DURATIONS, FINISHED, PROBLEMS, SERVERS
 from exporter.finishes import Finishes
 from exporter.fold import FoldOptions, server_filter
 from exporter.gate import Gate
-from exporter.naming import Manners
+from exporter.naming import Desk, Manners
 from exporter.refresh import ProjectWatch, Surroundings
 from exporter.snapshot import Snapshot
 from exporter.state import CloudState, ProjectKey, ProjectState, RemovalReason, added, observed
@@ -84,8 +84,7 @@ class CloudWatch:
         self._stage = stage
         self._claims = Claims()
         self._finishes = Finishes()
-        self._naming = asyncio.Lock()
-        self._nameless: set[Api] = set()
+        self._desk = Desk()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failures = 0
         self._taken: Cloud | None = None
@@ -137,8 +136,7 @@ class CloudWatch:
             timeout=refresh.timeout,
             # So that names take no more than a share of the cloud's time, nor of its requests.
             pause=lambda took: max(took, 1 / rate) * (1 / refresh.share - 1),
-            one_at_a_time=self._naming,
-            told=self._nameless,
+            desk=self._desk,
         )
 
     def move(self, config: Cloud, access: CloudAccess, stage: Stage) -> None:

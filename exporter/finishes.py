@@ -52,8 +52,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class Memory:
     """What is remembered of a project's listings. Deployments' finishes and runs are kept as hashes."""
 
-    floor: datetime = _FIRST
+    floor: datetime
     """Nothing that changed before this is news."""
+    settled: bool = True
+    """False where no listing had a time yet: the floor is then by the exporter's clock, until one has."""
     known: Mapping[int, datetime] = field(default_factory=dict)
     """The finishes after it, by when they changed."""
     running: Mapping[int, datetime | None] = field(default_factory=dict)
@@ -86,20 +88,23 @@ class Sighted(NamedTuple):
     """The latest change of all."""
     listed: int = 0
     """How many deployments are COMPLETE or FAILED."""
+    base: Memory | None = None
+    """What it was compared with; None for a first listing, which is only noted."""
 
 
 class Sightings:
     """Collects, batch by batch, what one listing shows. Without a memory it only takes note: the first listing after
     a start does not tell what is new."""
 
-    def __init__(self, memory: Memory | None, *, asked_at: float) -> None:
+    def __init__(self, memory: Memory | None, *, asked_at: float, newest: datetime | None = None) -> None:
         self._memory = memory
         self._asked_at = asked_at
         self._finishes: list[Finish] = []
         self._marks: dict[int, datetime] = {}
         self._running: dict[int, datetime | None] = {}
         self._running_ids: set[int] = set()
-        self._newest: datetime | None = None
+        self.newest = newest
+        """The latest change so far, also of deployments that other projects count."""
         self._listed = 0
 
     def revisited(self, hashes: Iterable[int]) -> frozenset[int]:
@@ -117,7 +122,7 @@ class Sightings:
     ) -> None:
         """Look at deployments with this status: the latest of their changes, whether any has no time of change, and
         which of them (and of others) were IN_PROGRESS."""
-        self._see(newest)
+        self.see(newest)
         if status == "IN_PROGRESS":
             self._run(records)
         elif status in FINAL:
@@ -143,11 +148,12 @@ class Sightings:
     def _floor(self) -> datetime:
         if self._memory is not None:
             return self._memory.floor
-        return _horizon(self._newest, self._asked_at)
+        return _horizon(self.newest, self._asked_at)
 
-    def _see(self, newest: datetime | None) -> None:
-        if newest is not None and (self._newest is None or newest > self._newest):
-            self._newest = newest
+    def see(self, newest: datetime | None) -> None:
+        """Take note of a time of change, whosever it is."""
+        if newest is not None and (self.newest is None or newest > self.newest):
+            self.newest = newest
 
     def _run(self, records: Sequence[Deployment]) -> None:
         before = self._memory.running if self._memory is not None else {}
@@ -182,12 +188,18 @@ class Sightings:
         self._running |= other._running
         self._running_ids |= other._running_ids
         self._listed += other._listed
-        self._see(other._newest)
+        self.see(other.newest)
 
     def result(self) -> Sighted:
         """Everything together."""
         return Sighted(
-            tuple(self._finishes), self._marks, self._running, frozenset(self._running_ids), self._newest, self._listed
+            tuple(self._finishes),
+            self._marks,
+            self._running,
+            frozenset(self._running_ids),
+            self.newest,
+            self._listed,
+            self._memory,
         )
 
 
@@ -206,58 +218,27 @@ def _run(record: Deployment) -> int:
 
 def _horizon(newest: datetime | None, asked_at: float) -> datetime:
     """What lies before this is old news to a listing with this latest change."""
-    if newest is None:
-        return _FIRST
-    newest = min(newest, _EPOCH + timedelta(seconds=asked_at))
+    asked = _EPOCH + timedelta(seconds=asked_at)
+    newest = asked if newest is None else min(newest, asked)
     return newest - WINDOW if newest - _FIRST > WINDOW else _FIRST
 
 
 def remember(memory: Memory | None, sighted: Sighted, *, asked_at: float, beside: bool = False) -> Memory:
     """What to remember after a listing that was asked for at this Unix time; or `beside` it, after a part of the
     listing that was seen apart."""
-    memory = memory or Memory()
-    floor = max(memory.floor, _horizon(sighted.newest, asked_at))
+    floor, settled = _horizon(sighted.newest, asked_at), sighted.newest is not None
+    memory = memory or Memory(floor, settled=settled)
+    if memory.settled:
+        floor, settled = max(memory.floor, floor) if settled else memory.floor, True
     departed = {mark: at for mark, at in memory.known.items() if at >= floor and mark not in sighted.marks}
     limit = max(DEPARTED_LIMIT, sighted.listed)
     if len(departed) > limit:
         departed = dict(nlargest(limit, departed.items(), key=itemgetter(1)))
     known = departed | {mark: at for mark, at in sighted.marks.items() if at >= floor}
     if beside:
-        return Memory(floor, known, {**memory.running, **sighted.running}, memory.running_ids | sighted.running_ids)
-    return Memory(floor, known, sighted.running, sighted.running_ids)
-
-
-class Finishes:
-    """The memories of one cloud's projects."""
-
-    def __init__(self) -> None:
-        self._memories: dict[str, Memory] = {}
-        self._left: dict[int, datetime] = {}
-        """Of projects that are gone, whose deployments others may list."""
-
-    def memory(self, project: str) -> Memory | None:
-        """What is remembered of a project; None before its first listing."""
-        return self._memories.get(project)
-
-    def told(self, project: str, finishes: Sequence[Finish]) -> frozenset[int]:
-        """Which of these (their marks) another project has counted, or had when the exporter was started."""
-        known = [self._left, *(memory.known for other, memory in self._memories.items() if other != project)]
-        return frozenset(finish.mark for finish in finishes if any(finish.mark in each for each in known))
-
-    def settle(self, project: str, memory: Memory) -> None:
-        """From now on remember this of a project."""
-        self._memories[project] = memory
-
-    def restart(self, project: str) -> None:
-        """The project's next listing is as its first: it may show more than before that is no news."""
-        self._memories.pop(project, None)
-
-    def release(self, project: str, *, overlapping: bool) -> None:
-        """A project is gone; where listings overlap, what it counted is still not to be counted again."""
-        memory = self._memories.pop(project, None)
-        if memory is not None and overlapping:
-            left = self._left | dict(memory.known)
-            self._left = {mark: at for mark, at in left.items() if at >= memory.floor}
+        running = {**memory.running, **sighted.running}
+        return Memory(floor, settled, known, running, memory.running_ids | sighted.running_ids)
+    return Memory(floor, settled, known, sighted.running, sighted.running_ids)
 
 
 class Digest(NamedTuple):
@@ -298,6 +279,68 @@ def digest(finishes: Iterable[Finish], *, bounds: tuple[float, ...], asked_at: f
         durations = Distribution(bounds, tuple(cumulative), sum(sizes), total, tuple(exemplars))
         result.append(Digest(status, action, Tally(len(group), last), durations))
     return tuple(result)
+
+
+class Events(NamedTuple):
+    """What one listing told of finishes, counted, and what to remember of it."""
+
+    sighted: Sighted
+    bounds: tuple[float, ...]
+    asked_at: float
+    beside: bool
+    digests: tuple[Digest, ...]
+    memory: Memory
+
+
+def events(sighted: Sighted, *, bounds: tuple[float, ...], asked_at: float, beside: bool = False) -> Events:
+    """What a listing that was asked for at this Unix time told; or what a part of it did that was seen apart."""
+    digests = digest(sighted.finishes, bounds=bounds, asked_at=asked_at)
+    memory = remember(sighted.base, sighted, asked_at=asked_at, beside=beside)
+    return Events(sighted, bounds, asked_at, beside, digests, memory)
+
+
+class Finishes:
+    """The memories of one cloud's projects."""
+
+    def __init__(self) -> None:
+        self._memories: dict[str, Memory] = {}
+        self._left: dict[int, datetime] = {}
+        """Of projects that are gone, whose deployments others may list."""
+
+    def memory(self, project: str) -> Memory | None:
+        """What is remembered of a project; None before its first listing."""
+        return self._memories.get(project)
+
+    def admit(self, project: str, events: Events, *, overlapping: bool) -> tuple[Digest, ...]:
+        """What a project counts of what its listing told: not what another project has counted (where listings
+        overlap), nor what it has itself meanwhile, having taken over a part of an earlier listing."""
+        sighted, base, current = events.sighted, events.sighted.base, self._memories.get(project)
+        marks = frozenset(finish.mark for finish in sighted.finishes)
+        told = self._told(project, marks) if overlapping else frozenset[int]()
+        self._memories[project] = events.memory
+        if current is not None and current is not base:
+            told |= {mark for mark in marks & current.known.keys() if base is None or mark not in base.known}
+            self._memories[project] = remember(current, sighted, asked_at=events.asked_at, beside=events.beside)
+        if not told:
+            return events.digests
+        untold = [finish for finish in sighted.finishes if finish.mark not in told]
+        return digest(untold, bounds=events.bounds, asked_at=events.asked_at)
+
+    def _told(self, project: str, marks: frozenset[int]) -> frozenset[int]:
+        known = [self._left, *(memory.known for other, memory in self._memories.items() if other != project)]
+        return frozenset().union(*(each.keys() & marks for each in known)) if marks else marks
+
+    def restart(self, project: str) -> None:
+        """The project's next listing is as its first: it may show more than before that is no news."""
+        self._memories.pop(project, None)
+
+    def release(self, project: str, *, overlapping: bool) -> None:
+        """A project is gone; where listings overlap, what it counted is still not to be counted again."""
+        memory = self._memories.pop(project, None)
+        if memory is not None and overlapping:
+            left = self._left | dict(memory.known)
+            left = {mark: at for mark, at in left.items() if at >= memory.floor}
+            self._left = dict(nlargest(DEPARTED_LIMIT, left.items(), key=itemgetter(1)))
 
 
 Cell = tuple[str, str]

@@ -287,6 +287,10 @@ class Fold:
             elif claimer in self.guard.outranked:
                 contested[claimer].append(record)
         self._duplicates += len(records) - len(own)
+        if self._options.finishes and len(own) < len(records):
+            # How far the cloud's time has come does not depend on who counts what.
+            times = (record.updated_time or record.creation_time for record in records)
+            self._sightings.see(max((each for each in times if each is not None), default=None))
         for claimer, group in contested.items():
             if claimer not in self.contested:
                 self.contested[claimer] = Fold(
@@ -313,7 +317,7 @@ class Fold:
         self._troubled.clear()
         self._failed, self._stuck = _Foremost(self._options.problems), _Foremost(self._options.problems)
         self._stuck_configs.clear()
-        self._sightings = Sightings(self._memory, asked_at=self.asked_at)
+        self._sightings = Sightings(self._memory, asked_at=self.asked_at, newest=self._sightings.newest)
 
     def merge(self, other: Fold) -> None:
         """Count also what a contested fold of the same listing counts."""
@@ -388,7 +392,7 @@ class Fold:
         if names is None or not (names.asking or names.configs):
             counts[UNKNOWN] += len(records)
             return
-        known = names.configs
+        known = {} if names.by_id else names.configs
         found: Counter[Any] = Counter(map(known.get, map(_config_id, records)))
         unknown = found.pop(None, 0)
         counts.update(found)

@@ -24,6 +24,16 @@ class Names:
     servers: Mapping[str, str] = field(default_factory=dict)
     asking: bool = True
     """Whether anybody will be asked for what is not known: if not, there is no use in keeping an id for that."""
+    by_id: bool = False
+    """Whether to count by the ids of all configs, so as to learn which are still in use."""
+
+    def same_as(self, other: Names) -> bool:
+        """Whether nothing was learnt or forgotten in between."""
+        return self.configs is other.configs and self.servers is other.servers
+
+
+NO_NAMES: Final = Names(asking=False)
+"""Where nobody is asked."""
 
 
 @dataclass(slots=True)
@@ -34,9 +44,10 @@ class ConfigTally:
     """By config and status (as its label)."""
     stuck: Counter[ConfigName | str] = field(default_factory=Counter)
 
-    def unnamed(self, names: Names) -> frozenset[str]:
-        """The ids of configs that nobody has been asked about yet."""
-        return frozenset(config for config, _ in self.counts if isinstance(config, str) and config not in names.configs)
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of the configs that were counted by them."""
+        return frozenset(config for config, _ in self.counts if isinstance(config, str))
 
     def rows(self, names: Names, *, limit: int) -> tuple[tuple[ConfigRow, ...], int]:
         """The rows of as many configs as allowed, the most troubled first, and how many rows are left out."""

@@ -1,10 +1,10 @@
 """Finding out what a project's configs and servers are called, rarely and in nobody's way.
 
 Configs come from Heat's `GET …/software_configs`, newest first, so that one page of it usually names what is new;
-servers from the compute service's `GET …/servers`. A cloud is asked by one project at a time, and with a pause after
-each page, so that it is kept busy for no more than `refresh.share` of the time and gets most of its
-`limits.requests_per_second` for refreshes. Where a cloud does not let us, names are left out, and it is asked again
-much later.
+servers from the compute service's `GET …/servers`. A cloud is asked by one project at a time, and after each page it is
+left alone, so that it is kept busy for no more than `refresh.share` of the time and has most of its
+`limits.requests_per_second` for refreshes. Where it does not let us, names are left out, and it is asked again much
+later; where it fails, no project asks it for a while. Only names of what is listed are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
@@ -22,11 +22,12 @@ import msgspec
 import structlog
 
 from exporter.access import CloudAccess, Token
-from exporter.errors import Api, DecodeError, RefreshError
+from exporter.errors import AnswerError, Api, DeadlineError, DecodeError, RefreshError
 from exporter.fetch import Request, fetch
 from exporter.names import UNKNOWN, Names
 from exporter.snapshot import ConfigName
 from exporter.stopwatch import Stopwatch
+from exporter.units import format_duration
 
 log = structlog.get_logger("naming")
 
@@ -34,17 +35,39 @@ PAGE_ITEMS: Final = 1000
 PAGE_BYTES: Final = 16 * 1024 * 1024
 # A project is asked again for what is new only after so many of its refresh intervals.
 INTERVALS: Final = 5
-# Servers may be renamed.
+# Servers may be renamed, and what nobody knew may have been a mistake.
 RENEWAL: Final = 3600.0
-# Where the cloud does not let us or has no such service; and where something else went wrong.
+# Where the cloud does not let us, or has no such service; and where something else went wrong.
 DENIED: Final = 3600.0
 FAILED: Final = 600.0
-# What counts as not being let.
-_DENIALS: Final = frozenset({"auth", "forbidden", "not_found", "catalog", "client_error"})
-# Beside what is listed so many names may be kept of what no longer is.
+# However slow a cloud, and however long its list, a look-up ends after this time or so many pages.
+LONGEST: Final = 600.0
+PAGES: Final = 1000
+# What counts as not being let, and what is the whole cloud's trouble rather than the project's.
+_DENIALS: Final = frozenset({"auth", "forbidden", "not_found", "catalog"})
+_OUTAGES: Final = frozenset({"timeout", "connect", "dns", "tls", "server_error", "rate_limited"})
+# Beside those of what is listed, names of so many things that were are kept.
 SPARE: Final = 1000
 
 N = TypeVar("N")
+
+
+class Desk:
+    """Where the projects of one cloud queue up to ask."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.owed = 0.0
+        """For how long the cloud is to be left alone now."""
+        self.closed_until: dict[Api, float] = {}
+        """Until when nobody asks an API that has failed, by the steady clock."""
+        self.told: set[Api] = set()
+        """Whose failures are in the log already."""
+
+    async def rest(self) -> None:
+        """Leave the cloud alone for as long as is owed."""
+        owed, self.owed = self.owed, 0.0
+        await asyncio.sleep(owed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +79,8 @@ class Manners:
     timeout: float
     """Of one page, in seconds."""
     pause: Callable[[float], float]
-    """How long to wait after a page that took so many seconds."""
-    one_at_a_time: asyncio.Lock
-    told: set[Api]
-    """Whose failures are in the log already."""
+    """How long to leave the cloud alone after a page that took so many seconds."""
+    desk: Desk
 
 
 @dataclass(slots=True)
@@ -78,58 +99,68 @@ class _Book(Generic[N]):
     """Whether the cloud did not let us when it was last asked."""
     renew_at: float = float("inf")
 
-    def due(self, wanted: AbstractSet[str], size: int, now: float) -> bool:
-        """Whether it is time to ask for these, or for all of them anew."""
-        return now >= self.not_before and (not wanted <= self.names.keys() or self._whole(size, now))
+    def forget_unknown(self) -> None:
+        """What nobody knew may be asked for again."""
+        self.names = {each: name for each, name in self.names.items() if name != self.unknown}
 
-    def _whole(self, size: int, now: float) -> bool:
-        return now >= self.renew_at or len(self.names) > 2 * size + SPARE
-
-    async def ask(self, manners: Manners, token: Token, wanted: AbstractSet[str], size: int, now: float) -> None:
+    async def ask(self, manners: Manners, project_id: str, wanted: AbstractSet[str]) -> None:
         """Look the wanted ones up; RefreshError where the cloud fails, and what was found until then is kept."""
-        whole = self._whole(size, now)
-        missing = set(wanted) if whole else set(wanted - self.names.keys())
+        missing = set(wanted)
+        pages_left = PAGES
+        seen: set[str] = set()
         found: dict[str, N] = {}
         complete = False
         try:
-            async with aclosing(self._pages(manners, token)) as pages:
+            async with asyncio.timeout(LONGEST), aclosing(self._pages(manners, project_id)) as pages:
                 async for page in pages:
-                    if not page:
-                        complete = True
-                        break
-                    # A marker that was deleted meanwhile makes Heat begin again at the front.
-                    if page.keys() <= found.keys():
-                        break
-                    found |= page
+                    complete = not page
+                    found |= {each: page[each] for each in missing & page.keys()}
                     missing -= page.keys()
-                    if not missing and not whole:
+                    # Where the marker is gone, a real Heat begins again at the front; that is not the end of the list.
+                    pages_left -= 1
+                    if complete or not missing or not pages_left or not seen.isdisjoint(page):
                         break
+                    seen |= page.keys()
+        except TimeoutError:
+            pass  # the next time begins with what is new again, and knows what was found
         finally:
             if complete:
                 found |= dict.fromkeys(missing, self.unknown)
-            self.names = found if complete and whole else {**self.names, **found}
-        if complete and self.api == "compute":
-            self.renew_at = now + RENEWAL
+            if found:
+                self.names = {**self.names, **found}
 
-    async def _pages(self, manners: Manners, token: Token) -> AsyncGenerator[dict[str, N], None]:
-        base = f"{manners.access.endpoint(token, self.api)}/{self.collection}?limit={PAGE_ITEMS}"
+    async def _pages(self, manners: Manners, project_id: str) -> AsyncGenerator[dict[str, N], None]:
         marker = ""
+        rejected: Token | None = None
         while True:
             stopwatch = Stopwatch(manners.timeout)
-            async with stopwatch:
-                await manners.access.admitted(stopwatch)
-                page = self._decode(await self._body(manners, token, f"{base}{marker}"))
+            try:
+                async with stopwatch:
+                    token = await manners.access.token(project_id, stopwatch=stopwatch, rejected=rejected)
+                    page = await self._page(manners, token, stopwatch, marker)
+            except AnswerError as error:
+                if error.status != 401 or error.api != self.api or rejected is not None:
+                    raise
+                rejected = token  # revoked, or forgotten by Keystone: one renewal, one more try
+                continue
+            except TimeoutError:
+                limit = format_duration(manners.timeout)
+                raise DeadlineError(f"no {self.collection} within refresh.timeout ({limit})", api=self.api) from None
+            finally:
+                manners.desk.owed = manners.pause(stopwatch.elapsed())
             yield page
             if not page:
                 return
+            await manners.desk.rest()
             marker = f"&marker={quote(next(reversed(page)), safe='')}"
-            await asyncio.sleep(manners.pause(stopwatch.elapsed()))
 
-    async def _body(self, manners: Manners, token: Token, url: str) -> bytes:
+    async def _page(self, manners: Manners, token: Token, stopwatch: Stopwatch, marker: str) -> dict[str, N]:
+        base = f"{manners.access.endpoint(token, self.api)}/{self.collection}"
+        await manners.access.admitted(stopwatch)
         request = Request(
             api=self.api,
             what=f"list of {self.collection}",
-            url=url,
+            url=f"{base}?limit={PAGE_ITEMS}{marker}",
             token=token.value,
             limit=PAGE_BYTES,
             limit_key="a page may be",
@@ -139,9 +170,6 @@ class _Book(Generic[N]):
         async with aclosing(fetch(manners.access, request)) as parts:
             async for part in parts:
                 body += part
-        return bytes(body)
-
-    def _decode(self, body: bytes) -> dict[str, N]:
         try:
             items = msgspec.json.decode(body)[self.collection]
             return {item["id"]: self.read(item) for item in items if isinstance(item["id"], str)}
@@ -165,6 +193,8 @@ class Naming:
             lambda item: ConfigName(_text(item.get("name")), _text(item.get("group"))),
         )
         self._servers: _Book[str] = _Book("compute", "servers", "", lambda item: _text(item.get("name")))
+        self._opened = 0
+        """How often it was opened anew: what was asked before says nothing now."""
 
     @property
     def names(self) -> Names:
@@ -173,51 +203,80 @@ class Naming:
         return Names(self._configs.names, self._servers.names, asking)
 
     def reopen(self) -> None:
-        """What the cloud said so far holds no longer: it may be asked at once."""
+        """What the cloud said so far holds no longer: it may be asked at once, also for what it did not know."""
+        self._opened += 1
         for book in (self._configs, self._servers):
             book.not_before, book.closed = 0.0, False
+            book.forget_unknown()
 
-    def due(self, configs: AbstractSet[str], servers: AbstractSet[str], *, size: int) -> bool:
-        """Whether it is time to ask for these; `size` is how many deployments the project has."""
-        now = self._clock()
-        return self._configs.due(configs, size, now) or self._servers.due(servers, size, now)
+    def keep(self, *, configs: AbstractSet[str]) -> None:
+        """Forget the names of all other configs."""
+        self._configs.names = {each: name for each, name in self._configs.names.items() if each in configs}
+
+    def overgrown(self, size: int) -> bool:
+        """Whether more names of configs are kept than so many deployments can need."""
+        return len(self._configs.names) > 2 * size + SPARE
 
     async def ask(
         self,
-        manners: Manners,
+        manners: Callable[[], Manners | None],
         project_id: str,
         *,
         configs: AbstractSet[str],
         servers: AbstractSet[str],
-        size: int,
         interval: float,
+        at_once: bool = False,
     ) -> None:
-        """Ask for what is due of these. Never raises for what a cloud does: it then goes without."""
-        async with manners.one_at_a_time:
-            await self._ask(manners, project_id, self._configs, configs, size, interval)
-            await self._ask(manners, project_id, self._servers, servers, size, interval)
+        """Ask for what is due of these: configs whose names may not be known, and all servers that should have one.
+
+        `manners` gives what is in force when its turn comes, which `at_once` nobody waits for. Never raises for what a
+        cloud does: it then goes without.
+        """
+        if self._clock() >= self._configs.renew_at:
+            # The next listing is counted by the ids of these again, so they will be asked for.
+            self._configs.forget_unknown()
+            self._configs.renew_at = float("inf")
+        if (queue := manners()) is None or not self.due(queue, configs, servers):
+            return
+        async with nullcontext() if at_once else queue.desk.turn:
+            for book, wanted in ((self._configs, configs), (self._servers, servers)):
+                if (current := manners()) is not None:
+                    await self._ask(current, project_id, book, wanted, interval)
+                    await current.desk.rest()
+
+    def due(self, manners: Manners, configs: AbstractSet[str], servers: AbstractSet[str]) -> bool:
+        """Whether it is time to ask for any of these."""
+        return bool(self._wanted(manners, self._configs, configs) or self._wanted(manners, self._servers, servers))
+
+    def _wanted(self, manners: Manners, book: _Book[Any], among: AbstractSet[str]) -> AbstractSet[str]:
+        """What it is time to ask for among these."""
+        now = self._clock()
+        if now < max(book.not_before, manners.desk.closed_until.get(book.api, 0.0)):
+            return frozenset()
+        return among if book is self._servers and now >= book.renew_at else among - book.names.keys()
 
     async def _ask(
-        self, manners: Manners, project_id: str, book: _Book[Any], wanted: AbstractSet[str], size: int, interval: float
+        self, manners: Manners, project_id: str, book: _Book[Any], among: AbstractSet[str], interval: float
     ) -> None:
-        now = self._clock()
-        if not book.due(wanted, size, now):
+        wanted = self._wanted(manners, book, among)
+        if not wanted:
             return
-        wait = INTERVALS * interval
+        desk, opened, wait, closed = manners.desk, self._opened, INTERVALS * interval, False
         try:
-            async with manners.access.in_use(), Stopwatch(manners.timeout) as stopwatch:
-                token = await manners.access.token(project_id, stopwatch=stopwatch)
             async with manners.access.in_use():
-                await book.ask(manners, token, wanted, size, now)
-        except (RefreshError, TimeoutError) as error:
-            reason = error.reason if isinstance(error, RefreshError) else "timeout"
-            book.closed = reason in _DENIALS
-            wait = max(wait, DENIED if book.closed else FAILED)
-            if book.api not in manners.told:
-                manners.told.add(book.api)
-                log.info("no names", cloud=manners.access.name, what=book.collection, reason=reason, error=str(error))
-        else:
-            book.closed = False
-            manners.told.discard(book.api)
+                await book.ask(manners, project_id, wanted)
+            book.renew_at = self._clock() + RENEWAL
+            if book is self._servers:
+                book.names = {each: book.names[each] for each in among & book.names.keys()}
+        except RefreshError as error:
+            closed = error.reason in _DENIALS
+            wait = max(wait, DENIED if closed else FAILED)
+            if error.reason in _OUTAGES and opened == self._opened:
+                desk.closed_until[book.api] = self._clock() + max(FAILED, error.retry_after)
+            if book.api not in desk.told:
+                desk.told.add(book.api)
+                name = manners.access.name
+                log.info("no names", cloud=name, what=book.collection, reason=error.reason, error=str(error))
         finally:
-            book.not_before = self._clock() + wait
+            if opened == self._opened:
+                book.not_before, book.closed = self._clock() + wait, closed

@@ -25,10 +25,10 @@ from exporter.config import CloudLimits, Refresh
 from exporter.errors import RAISE, AnswerError, Api, DeadlineError, InternalError, RefreshError
 from exporter.exposition import Block
 from exporter.families import CONFIG_NAMES, CONFIGS, SERVER_NAMES
-from exporter.finishes import Digest, Finish, Finishes, Ledger, Memory, digest, remember
+from exporter.finishes import Events, Finishes, Ledger, events
 from exporter.fold import Fold, FoldOptions
 from exporter.gate import Gate
-from exporter.names import ConfigTally, Names, named
+from exporter.names import NO_NAMES, ConfigTally, Names, named
 from exporter.naming import Manners, Naming
 from exporter.orchestration import Listing
 from exporter.snapshot import Snapshot
@@ -89,23 +89,18 @@ def _same_finishes(one: Surroundings, other: Surroundings) -> bool:
     )
 
 
-class _Events(NamedTuple):
-    """What one listing told of finishes, and what to remember of it."""
-
-    finishes: tuple[Finish, ...]
-    digests: tuple[Digest, ...]
-    memory: Memory
-    asked_at: float
-
-
 class _Found(NamedTuple):
     """What one listing brought."""
 
     shared: Surroundings
     """By which settings it was asked for."""
     fold: Fold
+    names: Names
+    """Those that were known when it was counted."""
     tally: ConfigTally
-    events: _Events
+    configs: frozenset[str]
+    """The ids of the configs that were counted by them."""
+    events: Events
     size: int
     listing_time: float
     asked_steady: float
@@ -146,6 +141,10 @@ class ProjectWatch:
         self._whole: Snapshot | None = None
         """The data before it was cut to what the page has room for."""
         self._tally = ConfigTally()
+        self._named_with = NO_NAMES
+        """What was known when it was last named."""
+        self._unnamed: frozenset[str] = frozenset()
+        """The ids of configs that were counted by them."""
         self._naming = Naming(clock=shared.clock.steady)
         self._asking: asyncio.Task[None] | None = None
         self._may_ask = False
@@ -288,11 +287,13 @@ class ProjectWatch:
         if self._fold is None or snapshot is None or (contested := self._fold.contested.pop(claimer, None)) is None:
             return
         self._fold.merge(contested)
-        events = self._events(self._shared, contested, beside=True)
-        self.state = replace(self.state, ledger=self._counted(self._shared, events))
+        bounds = self._shared.duration_bounds
+        told = events(contested.sighted(), bounds=bounds, asked_at=contested.asked_at, beside=True)
+        self.state = replace(self.state, ledger=self._counted(told))
         self._tally = self._fold.tally()
-        self._whole = self._fold.finish(response_bytes=snapshot.response_bytes)
-        self._name()
+        whole = self._fold.finish(response_bytes=snapshot.response_bytes)
+        self._whole = self._named(self._shared, whole, self._tally, self._named_with)
+        self._show(self._shared.fit(self.key, self._whole))
 
     def cut(self, rows: int) -> None:
         """Show at most so many series of servers."""
@@ -312,6 +313,9 @@ class ProjectWatch:
             shared.finishes.restart(self.key.project_id)
         if shared.servers != self._shared.servers:
             self._unfiltered = False
+        if shared.duration_bounds != self._shared.duration_bounds and self.state.ledger is not None:
+            # One family, one set of bounds: the histogram begins anew.
+            self.state = replace(self.state, ledger=Ledger(self.state.ledger.finished))
         self._shared = shared
         if (interval := self._interval_in_force()) != self.state.interval:
             self._replace(replace(self.state, interval=interval))
@@ -366,18 +370,21 @@ class ProjectWatch:
             # Count once more, leaving out what others show. What they claim meanwhile is left out the next time.
             return await self._list_once(shared, token, stopwatch)
         found.fold.disclaim()
-        return await self._finish(shared, found.fold, found.size, found.listing_time, found.asked_steady)
+        return await self._finish(shared, found.fold, found.names, found.size, found.listing_time, found.asked_steady)
 
     async def _list_once(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
         await shared.access.admitted(stopwatch)
         began = stopwatch.elapsed()
         asked_steady = shared.clock.steady()
+        names = self._known(shared)
+        if self._naming.overgrown(self.state.snapshot.total if self.state.snapshot else 0):
+            names = replace(names, by_id=True)
         guard = shared.claims.guard(self.key.project_id)
         fold = Fold(
             shared.fold,
             asked_at=shared.clock.wall(),
             guard=guard,
-            names=self._known(shared),
+            names=names,
             memory=shared.finishes.memory(self.key.project_id),
         )
         size = foreign = 0
@@ -400,7 +407,7 @@ class ProjectWatch:
         listing_time = stopwatch.elapsed() - began  # without the waits between requests
         fold.close()
         self._tell_unfiltered(foreign)
-        return await self._finish(shared, fold, size, listing_time, asked_steady)
+        return await self._finish(shared, fold, names, size, listing_time, asked_steady)
 
     def _tell_unfiltered(self, foreign: int) -> None:
         """Say it where the cloud begins or ceases to send deployments of servers that it was not asked for."""
@@ -425,22 +432,23 @@ class ProjectWatch:
             )
 
     async def _finish(
-        self, shared: Surroundings, fold: Fold, size: int, listing_time: float, asked_steady: float
+        self, shared: Surroundings, fold: Fold, names: Names, size: int, listing_time: float, asked_steady: float
     ) -> _Found:
         """What a fold found, ready to be shown; a large one is finished beside the event loop."""
         own = shared.claims.of(self.key.project_id)
 
-        def count() -> tuple[Snapshot, ConfigTally, _Events, array[int], AbstractSet[int]]:
+        def count() -> tuple[Snapshot, ConfigTally, frozenset[str], Events, array[int], AbstractSet[int]]:
             counted = fold.counted()
             tally = fold.tally()
-            whole = self._named(shared, fold.finish(response_bytes=size), tally)
+            whole = self._named(shared, fold.finish(response_bytes=size), tally, names)
+            told = events(fold.sighted(), bounds=shared.duration_bounds, asked_at=fold.asked_at)
             new = counted.difference(own)
             # Mostly it is what it was.
             claimed = own if not new and len(counted) == len(own) else ordered(counted)
-            return whole, tally, self._events(shared, fold), claimed, new
+            return whole, tally, tally.ids, told, claimed, new
 
         large = fold.listed > LARGE_LISTING
-        whole, tally, events, counted, new = await run_blocking(count, name="count") if large else count()
+        whole, tally, configs, told, counted, new = await run_blocking(count, name="count") if large else count()
         snapshot = shared.fit(self.key, whole)
 
         def render() -> Mapping[str, Block]:
@@ -449,8 +457,10 @@ class ProjectWatch:
         return _Found(
             shared=shared,
             fold=fold,
+            names=names,
             tally=tally,
-            events=events,
+            configs=configs,
+            events=told,
             size=size,
             listing_time=listing_time,
             asked_steady=asked_steady,
@@ -461,77 +471,80 @@ class ProjectWatch:
             new=new,
         )
 
-    def _named(self, shared: Surroundings, snapshot: Snapshot, tally: ConfigTally) -> Snapshot:
+    def _named(self, shared: Surroundings, snapshot: Snapshot, tally: ConfigTally, names: Names) -> Snapshot:
         """The snapshot with the names that are known."""
         configs = shared.limits.configs if CONFIGS in shared.families else 0
-        found = named(snapshot, tally, self._known(shared), configs=configs)
+        found = named(snapshot, tally, names, configs=configs)
         if CONFIG_NAMES not in shared.families:
             found = replace(found, config_names={})
         return found if SERVER_NAMES in shared.families else replace(found, server_names={})
 
     def _known(self, shared: Surroundings) -> Names:
-        return self._naming.names if shared.manners is not None else Names(asking=False)
-
-    def _name(self) -> None:
-        """Show the data with the names that are known by now."""
-        if self._whole is not None and self.state.shown is not None:
-            self._whole = self._named(self._shared, self._whole, self._tally)
-            self._show(self._shared.fit(self.key, self._whole))
-
-    def _unnamed(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The ids of the configs and servers whose names are wanted and not known."""
-        shared, whole, names = self._shared, self._whole, self._naming.names
-        if whole is None:
-            return frozenset(), frozenset()
-        configs, servers = self._tally.unnamed(names), frozenset[str]()
-        if CONFIG_NAMES in shared.families:
-            configs |= {row.config_id for row in whole.problems}.difference(names.configs)
-        if SERVER_NAMES in shared.families:
-            servers = frozenset(row.server_id for row in whole.servers).difference(names.servers)
-        return configs - {""}, servers - {""}
+        return self._naming.names if shared.manners is not None else NO_NAMES
 
     async def ask_for_names(self, *, at_once: bool = False) -> None:
         """Find out what the data's configs and servers are called, where that is due, and show it.
 
         `at_once`: beside other projects, and without pauses.
         """
-        manners = self._shared.manners
-        if manners is None or self.state.shown is None:
+
+        def manners() -> Manners | None:
+            found = self._shared.manners
+            return replace(found, pause=lambda took: 0.0) if found is not None and at_once else found
+
+        if (whole := self._whole) is None:
             return
-        if at_once:
-            manners = replace(manners, pause=lambda took: 0.0, one_at_a_time=asyncio.Lock())
-        configs, servers = self._unnamed()
-        size = self.state.shown.total
-        if self._naming.due(configs, servers, size=size):
-            before = self._naming.names
+        configs, servers = self._unnamed, frozenset[str]()
+        if CONFIG_NAMES in self._shared.families:
+            configs |= {row.config_id for row in whole.problems}
+        if SERVER_NAMES in self._shared.families:
+            servers = frozenset(row.server_id for row in whole.servers)
+        try:
             await self._naming.ask(
                 manners,
                 self.key.project_id,
-                configs=configs,
-                servers=servers,
-                size=size,
+                configs=configs - {""},
+                servers=servers - {""},
                 interval=self.state.interval,
+                at_once=at_once,
             )
-            if self._naming.names != before:
-                self._name()
+        except Exception:
+            log.exception("internal error", cloud=self.key.cloud, project_id=self.key.project_id)
+        await self._show_names()
 
-    def _events(self, shared: Surroundings, fold: Fold, *, beside: bool = False) -> _Events:
-        sighted = fold.sighted()
-        asked_at = fold.asked_at
-        memory = remember(shared.finishes.memory(self.key.project_id), sighted, asked_at=asked_at, beside=beside)
-        digests = digest(sighted.finishes, bounds=shared.duration_bounds, asked_at=asked_at)
-        return _Events(sighted.finishes, digests, memory, asked_at)
+    async def _show_names(self) -> None:
+        """Show the data with the names that are known by now; a lot of it is made ready beside the event loop."""
+        while (whole := self._whole) is not None and self.state.shown is not None:
+            shared, tally, names, state = self._shared, self._tally, self._known(self._shared), self.state
+            if names.same_as(self._named_with):
+                return
+            large = whole.total > LARGE_LISTING
 
-    def _counted(self, shared: Surroundings, events: _Events) -> Ledger | None:
-        """The finishes so far with those of a listing, but for what another project has counted already."""
+            def name(
+                shared: Surroundings = shared, whole: Snapshot = whole, tally: ConfigTally = tally, names: Names = names
+            ) -> Snapshot:
+                return self._named(shared, whole, tally, names)
+
+            called = await run_blocking(name, name="names") if large else name()
+            snapshot = shared.fit(self.key, called)
+
+            def render(
+                shared: Surroundings = shared, state: ProjectState = state, snapshot: Snapshot = snapshot
+            ) -> Mapping[str, Block]:
+                return shared.render(state, snapshot)
+
+            blocks = await run_blocking(render, name="render") if large else render()
+            if self._whole is not whole or self._shared is not shared or self.state.name != state.name:
+                continue  # something newer came meanwhile
+            self._whole, self._named_with, self.blocks = called, names, blocks
+            self._replace(replace(self.state, snapshot=snapshot))
+
+    def _counted(self, told: Events) -> Ledger | None:
+        """The finishes so far with those of a listing."""
+        shared = self._shared
         if not shared.fold.finishes:
             return None
-        project, digests = self.key.project_id, events.digests
-        told = shared.finishes.told(project, events.finishes) if shared.claims.overlapping else frozenset[int]()
-        if told:
-            untold = [finish for finish in events.finishes if finish.mark not in told]
-            digests = digest(untold, bounds=shared.duration_bounds, asked_at=events.asked_at)
-        shared.finishes.settle(project, events.memory)
+        digests = shared.finishes.admit(self.key.project_id, told, overlapping=shared.claims.overlapping)
         return (self.state.ledger or Ledger()).with_more(digests)
 
     def _settle(self, found: _Found) -> list[str]:
@@ -562,9 +575,11 @@ class ProjectWatch:
             log.info("recovered", cloud=self.key.cloud, project_id=self.key.project_id, project=before.name)
         self.blocks = found.blocks
         self.fetched_at = found.asked_steady
-        self._whole, self._tally = found.whole, found.tally
+        self._whole, self._tally, self._named_with, self._unnamed = found.whole, found.tally, found.names, found.configs
+        if found.names.by_id:
+            self._naming.keep(configs=found.configs | {row.config_id for row in found.whole.problems})
         gained = self._settle(found)
-        ledger = self._counted(self._shared, found.events)
+        ledger = self._counted(found.events)
         if not _same_finishes(found.shared, self._shared):
             # Other settings came while it was under way: to the next listing, what this one did not show is no news.
             self._shared.finishes.restart(self.key.project_id)
@@ -572,13 +587,7 @@ class ProjectWatch:
         for other in gained:
             self.gain(other)
         if self._may_ask and (self._asking is None or self._asking.done()):
-            self._asking = asyncio.create_task(self._ask_beside(), name=f"names {'/'.join(self.key)}")
-
-    async def _ask_beside(self) -> None:
-        try:
-            await self.ask_for_names()
-        except Exception:
-            log.exception("internal error", cloud=self.key.cloud, project_id=self.key.project_id)
+            self._asking = asyncio.create_task(self.ask_for_names(), name=f"names {'/'.join(self.key)}")
 
     def _failed(self, error: RefreshError, duration: float) -> None:
         before = self.state

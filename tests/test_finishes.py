@@ -287,10 +287,12 @@ def test_a_restart_counts_nothing_of_before() -> None:
     """After a restart of the tracking the next listing is as the first."""
     finishes = Finishes()
     assert finishes.memory("p") is None
-    finishes.settle("p", Memory())
-    assert finishes.memory("p") == Memory()
+    finishes.settle("p", Memory(START))
+    assert finishes.memory("p") == Memory(START)
+    assert finishes.restarts("p") == 0
     finishes.restart("p")
     assert finishes.memory("p") is None
+    assert finishes.restarts("p") == 1
 
 
 # -- counting

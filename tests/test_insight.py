@@ -1,6 +1,7 @@
 """What finished, how long it took and which one is broken: from a simulated cloud to the page."""
 
 import asyncio
+import random
 import re
 from typing import Any
 
@@ -8,7 +9,19 @@ import pytest
 
 from exporter.simulator import Deployment
 from tests import harness
-from tests.harness import FIRST, SECOND, Cloud, Hands, Samples, answering, configuration, page_of, watch_of
+from tests.harness import (
+    FIRST,
+    ONCE,
+    SECOND,
+    Cloud,
+    Hands,
+    Hold,
+    Samples,
+    answering,
+    configuration,
+    page_of,
+    watch_of,
+)
 from tests.test_fleet import DEPLOYMENTS, WITHHELD
 
 cloud = harness.cloud
@@ -132,6 +145,188 @@ async def test_an_administrator_s_token_counts_each_finish_once(cloud: Cloud):
         assert page.total(DEPLOYMENTS) == len(cloud.world.deployments)
         assert not page.select(FINISHED, project=gone)
         assert page.total(FINISHED) == 0
+
+
+async def old_and_shared(cloud: Cloud, days: float = 2.0) -> None:
+    """Deployments that ended days ago, and credentials with which every listing shows all of them."""
+    for name in (FIRST, SECOND):
+        for number in range(10):
+            cloud.deploy(name, age=days * 86400 + 60 * number)
+    cloud.write(cloud.entry(user="admin", project="admin"))
+
+
+async def test_old_deployments_are_no_news_whoever_counts_them(cloud: Cloud):
+    """An administrator's token lets deployments change hands: at the start, when their owner's data grows too old, when
+    it is gone. What ended long ago counts never."""
+    await old_and_shared(cloud)
+    hands = Hands(wall=cloud.world.now())
+    async with cloud.fleet(clock=hands.clock) as fleet:
+        await fleet.once()
+        assert page_of(fleet).total(FINISHED) == 0
+        for _ in range(2):
+            for watch in sorted(fleet.watches(), key=lambda watch: watch.key, reverse=True):
+                await watch.refresh()
+        assert page_of(fleet).total(FINISHED) == 0
+        for _ in range(2):
+            owner = max(fleet.watches(), key=lambda watch: watch.state.shown.total if watch.state.shown else 0)
+            hands.advance(10**4)
+            owner.expire()
+            for watch in list(fleet.watches()):
+                await watch.refresh()
+            assert page_of(fleet).total(DEPLOYMENTS) == len(cloud.world.deployments)
+        assert page_of(fleet).total(FINISHED) == 0
+        owner = max(fleet.watches(), key=lambda watch: watch.state.shown.total if watch.state.shown else 0)
+        fleet.clouds["sim"]._remove(owner.key.project_id, "gone")
+        for watch in list(fleet.watches()):
+            await watch.refresh()
+        assert page_of(fleet).total(FINISHED) == 0
+
+
+async def test_a_first_listing_that_was_empty(cloud: Cloud):
+    """Where the first listing is empty by mistake, what the next one shows of days ago is no news; what has just
+    finished is."""
+    for number in range(5):
+        cloud.deploy(age=86400.0 * (number + 1))
+    cloud.listing(answering(200, b'{"software_deployments": []}'))
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        cloud.mend()
+        await watch_of(fleet).refresh()
+        page = page_of(fleet)
+    assert page.total(DEPLOYMENTS, project=FIRST) == 6
+    assert finished(page) == {("COMPLETE", "CREATE"): 1}  # the fixture's, a minute ago
+
+
+@pytest.mark.parametrize("change", ["families", "filter"])
+async def test_a_reload_under_way_is_no_news(cloud: Cloud, change: str):
+    """Other settings that come while a listing is under way make nothing of what it did not look for news."""
+    for number in range(5):
+        cloud.deploy(server="db-1", age=86400.0 * number + 120)
+    before: dict[str, Any] = {"metrics": {"exclude": [FINISHED, DURATION]}}
+    if change == "filter":
+        before = {"clouds": [{"name": "sim", "cloud": "simulator", "servers": {"include": ["server-.*"]}}]}
+    async with cloud.exporter(configuration(**before)) as exporter:
+        await exporter.refreshed(2)
+        hold = Hold()
+        cloud.listing(hold)
+        await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
+        await exporter.fleet.reload(configuration)
+        hold.released.set()
+        page = await exporter.refreshed(4)
+        assert finished(page) == {}
+        cloud.deploy(server="db-1", status="FAILED", age=0)
+        page = await exporter.when(finished)
+    assert finished(page) == {("FAILED", "CREATE"): 1}
+
+
+async def test_a_finish_that_is_handed_over_twice(cloud: Cloud):
+    """A deployment that a project gets from another one while its own listing, which shows it too, is under way, has
+    finished once."""
+    run = cloud.deploy(status="IN_PROGRESS", age=90)
+    cloud.write(cloud.entry(user="admin", project="admin"))
+    async with cloud.fleet() as fleet:
+        await fleet.clouds["sim"].discover()
+        first, last, other = sorted(fleet.watches(), key=lambda watch: watch.key)
+        for watch in (last, first, other, last):
+            await watch.refresh()
+        finish(cloud, run)
+        await first.refresh()
+        hold = Hold()
+        cloud.listing(hold, first.state.name)
+        refreshing = asyncio.create_task(first.refresh())
+        await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
+        await last.refresh()
+        hold.released.set()
+        await refreshing
+        for watch in (first, last, other):
+            await watch.refresh()
+        assert page_of(fleet).total(FINISHED) == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_finishes_among_refreshes_in_any_order(cloud: Cloud, seed: int):
+    """With an administrator's token and refreshes of several projects at once, each finish counts once in all."""
+    chance = random.Random(seed)
+    for name in ("search", "mobile-api"):
+        cloud.add_project(name)
+        cloud.world.grant(cloud.world.user("admin").id, cloud.project(name).id, "admin")
+    runs = [cloud.deploy(chance.choice((FIRST, SECOND)), status="IN_PROGRESS", age=90) for _ in range(12)]
+    ended = 0
+    cloud.write(cloud.entry(user="admin", project="admin"))
+    async with cloud.fleet() as fleet:
+        await fleet.clouds["sim"].discover()
+        watches = list(fleet.watches())
+        for watch in chance.sample(watches, len(watches)):
+            await watch.refresh()
+        counted = 0.0
+        for _ in range(20):
+            if runs and chance.random() < 0.7:
+                finish(cloud, runs.pop(), chance.choice(("COMPLETE", "FAILED")))
+                ended += 1
+            await asyncio.gather(*(watch.refresh() for watch in chance.sample(watches, 3)))
+            counted, before = page_of(fleet).total(FINISHED), counted
+            assert before <= counted <= ended
+        for _ in range(4):
+            for watch in watches:
+                await watch.refresh()
+        assert page_of(fleet).total(FINISHED) == ended
+
+
+async def test_names_that_come_while_a_listing_is_counted(cloud: Cloud):
+    """Names that are found out while a newer listing is under way are on the page with it."""
+    for number in range(10):
+        cloud.deploy(age=600 + number)
+    asked, listed = Hold(), Hold()
+    async with cloud.fleet() as fleet:
+        await fleet.clouds["sim"].discover()
+        watch = watch_of(fleet)
+        await watch.refresh()
+        cloud.intercept(asked, f"/heat/v1/{cloud.project(FIRST).id}/software_configs")
+        asking = asyncio.create_task(watch.ask_for_names())
+        await asyncio.wait_for(asked.entered.wait(), harness.DEADLINE)
+        cloud.listing(listed)
+        refreshing = asyncio.create_task(watch.refresh())
+        await asyncio.wait_for(listed.entered.wait(), harness.DEADLINE)
+        asked.released.set()
+        await asking
+        assert page_of(fleet).cells(CONFIGS, "config_name", project=FIRST) == {"install-agent": 11}
+        listed.released.set()
+        await refreshing
+        await watch.ask_for_names()
+        assert page_of(fleet).cells(CONFIGS, "config_name", project=FIRST) == {"install-agent": 11}
+
+
+async def test_other_bounds_come_with_a_reload(cloud: Cloud):
+    """After a reload with other `buckets.duration` the histogram has one set of bounds, and begins anew."""
+    run = cloud.deploy(status="IN_PROGRESS", age=90)
+    async with cloud.exporter() as exporter:
+        await exporter.when(lambda page: page.select(FINISHED, project=FIRST))
+        finish(cloud, run)
+        await exporter.when(finished)
+        await exporter.fleet.reload(lambda: configuration(buckets={"duration": ["1s", "1h"]}))
+        page = await exporter.refreshed(2)
+        assert not page.select(f"{DURATION}_bucket")
+        again = cloud.deploy(status="FAILED", age=1)
+        page = await exporter.when(lambda page: page.select(f"{DURATION}_bucket"))
+    assert again.status == "FAILED"
+    assert {each.labels["le"] for each in page.select(f"{DURATION}_bucket")} == {"1.0", "3600.0", "+Inf"}
+    assert finished(page) == {("COMPLETE", "CREATE"): 1, ("FAILED", "CREATE"): 1}
+
+
+async def test_names_under_way_when_other_credentials_come(cloud: Cloud, capsys: pytest.CaptureFixture[str]):
+    """A look-up that other credentials meet ends with those it began with; whoever waits for its turn uses the new."""
+    hold = Hold()
+    cloud.intercept(hold, f"/heat/v1/{cloud.project(FIRST).id}/software_configs")
+    cloud.intercept(hold, f"/heat/v1/{cloud.project(SECOND).id}/software_configs")
+    async with cloud.exporter(configuration(refresh=ONCE)) as exporter:
+        await exporter.fleet.wait_ready()
+        await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
+        cloud.write({**cloud.entry(), "verify": False})
+        await exporter.fleet.reload(lambda: configuration(refresh=ONCE))
+        hold.released.set()
+        page = await exporter.when(lambda page: len(page.select(CONFIGS, config_name="install-agent")) == 2)
+    assert page.total("heat_up") == 2
+    assert "internal error" not in capsys.readouterr().out
 
 
 async def test_a_filter_that_lets_more_in_is_no_news(cloud: Cloud):

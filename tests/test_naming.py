@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from exporter.access import CloudAccess
 from exporter.config import Config
-from exporter.naming import DENIED, FAILED, INTERVALS, PAGE_ITEMS, RENEWAL, SPARE, Manners, Naming
+from exporter.naming import DENIED, FAILED, INTERVALS, PAGE_ITEMS, PAGES, RENEWAL, SPARE, Desk, Manners, Naming
 from exporter.snapshot import ConfigName
 from tests import harness
 from tests.harness import FIRST, ONCE, SECOND, Cloud, Hold, answering, configuration, page_of, watch_of
@@ -356,28 +357,27 @@ class Asking:
     def __init__(self, access: CloudAccess, project_id: str) -> None:
         self.now = 1000.0
         self.naming = Naming(clock=lambda: self.now)
+        self.desk = Desk()
         self._project_id = project_id
         self._manners = Manners(
             access=access,
             silence=10.0,
             timeout=10.0,
             pause=lambda took: 0.0,
-            one_at_a_time=asyncio.Lock(),
-            told=set(),
+            desk=self.desk,
         )
 
-    def due(self, configs: Iterable[str] = (), servers: Iterable[str] = (), *, size: int = 10) -> bool:
+    def due(self, configs: Iterable[str] = (), servers: Iterable[str] = ()) -> bool:
         """Whether it would ask for these."""
-        return self.naming.due(frozenset(configs), frozenset(servers), size=size)
+        return self.naming.due(self._manners, frozenset(configs), frozenset(servers))
 
-    async def ask(self, configs: Iterable[str] = (), servers: Iterable[str] = (), *, size: int = 10) -> None:
+    async def ask(self, configs: Iterable[str] = (), servers: Iterable[str] = ()) -> None:
         """Ask for these."""
         await self.naming.ask(
-            self._manners,
+            lambda: self._manners,
             self._project_id,
             configs=frozenset(configs),
             servers=frozenset(servers),
-            size=size,
             interval=60.0,
         )
 
@@ -395,12 +395,11 @@ async def test_not_more_often_than_every_few_intervals(cloud: Cloud, asking: Ask
     one, other = config(cloud, "one"), config(cloud, "other")
     assert asking.due([one])
     await asking.ask([one])
-    assert asking.naming.names.configs[one] == ConfigName("one", "script")
-    third = config(cloud, "third")
+    assert asking.naming.names.configs == {one: ConfigName("one", "script")}  # and of nothing that nobody wanted
     assert not asking.due([one, other])
     asking.now += INTERVALS * 60.0
-    assert not asking.due([one, other])  # the page that had the one had the other too
-    assert asking.due([third])
+    assert not asking.due([one])
+    assert asking.due([one, other])
 
 
 @pytest.mark.parametrize(("status", "wait"), [(403, DENIED), (404, DENIED), (500, FAILED), (429, FAILED)])
@@ -448,16 +447,129 @@ async def test_renamed_servers(cloud: Cloud, asking: Asking):
     assert other not in asking.naming.names.servers
 
 
-async def test_names_that_nothing_has_any_more_are_forgotten(cloud: Cloud, asking: Asking):
-    """Configs come and go with each action: what is kept stays within twice the listing."""
-    for _ in range(4):
-        fresh = [config(cloud, "again", derived=True) for _ in range(SPARE)]
-        asking.now += 3600
-        await asking.ask(fresh, size=10)
-        for each in fresh[1:]:
-            del cloud.world.configs[each]
-    assert len(asking.naming.names.configs) <= 2 * (SPARE + 20)
-    assert asking.naming.names.configs[fresh[0]].name == "again"
+async def test_a_mistake_is_not_for_ever(cloud: Cloud, asking: Asking):
+    """What a cloud did not know once is asked for again after an hour, and at once with other credentials."""
+    one = config(cloud, "one")
+    cloud.intercept(answering(200, b'{"software_configs": []}'), configs_of(cloud))
+    await asking.ask([one])
+    assert asking.naming.names.configs == {one: ConfigName("", "")}
+    cloud.mend()
+    asking.now += RENEWAL
+    await asking.ask()  # what the next listing is counted by
+    assert asking.naming.names.configs == {}
+    await asking.ask([one])
+    assert asking.naming.names.configs[one].name == "one"
+    asking.naming._configs.names = {one: ConfigName("", "")}
+    asking.naming.reopen()
+    assert asking.naming.names.configs == {}
+
+
+async def test_names_that_nothing_has_any_more_are_forgotten(cloud: Cloud):
+    """Configs come and go with each action: when too many names are kept, those that are in use are found by counting
+    once by the ids, and asked for no more than before."""
+    project = cloud.project(FIRST).id
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        watch = watch_of(fleet)
+        used = next(iter(watch._naming.names.configs))
+        watch._naming._configs.names = {used: ConfigName("install-agent", "script")} | {
+            f"gone-{number}": ConfigName("gone", "script") for number in range(SPARE + 10)
+        }
+        asked = cloud.requests.count(path=configs_of(cloud))
+        await watch.refresh()
+        assert watch._naming.names.configs.keys() == {used}
+        page = page_of(fleet)
+        await watch.refresh()
+    assert cloud.requests.count(path=configs_of(cloud)) == asked
+    assert page.value(CONFIGS, project_id=project, config_name="install-agent", status="COMPLETE") == 1
+
+
+async def test_a_list_without_an_end(cloud: Cloud, asking: Asking):
+    """A cloud that always has another page is given up, and keeps neither the exporter nor its memory."""
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"software_configs": [{"id": f"{len(cloud.requests)}", "name": "x", "group": "y"}]})
+
+    cloud.intercept(endless, configs_of(cloud))
+    await asking.ask(["wanted"])
+    assert cloud.requests.count(path=configs_of(cloud)) == PAGES
+    assert asking.naming.names.configs == {}
+    assert not asking.due(["wanted"])
+
+
+async def test_a_token_that_was_revoked(cloud: Cloud, asking: Asking):
+    """A token that is refused is renewed once; that is no refusal of names."""
+    one, other = config(cloud, "one"), config(cloud, "other")
+    await asking.ask([one])
+    cloud.revoke()
+    asking.now += 3600
+    await asking.ask([other])
+    assert asking.naming.names.configs[other].name == "other"
+
+
+async def test_an_outage_is_the_whole_cloud_s(cloud: Cloud, asking: Asking):
+    """Where an API fails, no project asks it for a while, and never before a Retry-After; the others are asked."""
+    server = cloud.world.add_server(cloud.project(FIRST).id, "web")
+    one = config(cloud, "one")
+    cloud.intercept(answering(429, headers={"Retry-After": "1800"}), configs_of(cloud))
+    await asking.ask([one], [server])
+    assert asking.naming.names.servers[server] == "web"
+    cloud.mend()
+    another = Asking(asking._manners.access, cloud.project(SECOND).id)
+    another._manners = asking._manners
+    another.now = asking.now + 1799
+    assert not another.due([one])
+    another.now += 1
+    assert another.due([one])
+
+
+async def test_a_deleted_server_is_no_refusal(cloud: Cloud, asking: Asking):
+    """Where the compute service doesn't know the last server of a page any more, it is asked again soon."""
+    project = cloud.project(FIRST).id
+    first = cloud.world.add_server(project, "first")
+    for _ in range(PAGE_ITEMS + 5):
+        cloud.world.add_server(project)
+
+    async def delete(request: web.BaseRequest) -> None:
+        if marker := request.query.get("marker"):
+            cloud.world.servers[project].remove(marker)
+
+    cloud.intercept(delete, NOVA)
+    await asking.ask(servers=[first])
+    cloud.mend()
+    asking.now += FAILED
+    assert asking.due(servers=[first])
+    await asking.ask(servers=[first])
+    assert asking.naming.names.servers[first] == "first"
+
+
+async def test_an_answer_to_credentials_of_before(cloud: Cloud, asking: Asking):
+    """A refusal that was on its way when other credentials came says nothing of these."""
+    one = config(cloud, "one")
+
+    async def refuse(request: web.BaseRequest) -> web.StreamResponse:
+        asking.naming.reopen()
+        return web.json_response({}, status=403)
+
+    cloud.intercept(refuse, configs_of(cloud))
+    await asking.ask([one])
+    assert asking.due([one])
+    assert asking.naming.names.asking
+
+
+async def test_a_cloud_is_left_alone_after_each_page(cloud: Cloud):
+    """Between two pages, of one project or of two, there is a pause, whether or not the first was enough."""
+    for name in ("search", "mobile-api", "analytics"):
+        cloud.add_project(name)
+        cloud.deploy(name)
+    rested: list[float] = []
+    settings = configuration(refresh={"share": 0.5, "interval": "1h"}, limits={"requests_per_second": 20})
+    async with cloud.exporter(settings) as exporter:
+        await exporter.when(lambda page: len(page.select(CONFIGS, config_name="install-agent")) == 5)
+    times = [each.time for each in cloud.requests if each.api == "compute" or each.path.endswith("configs")]
+    rested += [later - earlier for earlier, later in pairwise(times)]
+    # A twentieth of a second for its own turn, and as much again.
+    assert min(rested) >= 0.05
 
 
 async def test_names_take_a_share(cloud: Cloud):
