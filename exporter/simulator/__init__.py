@@ -1,4 +1,4 @@
-"""A look-alike of Keystone and Heat on loopback: the demo's cloud, and the tests'."""
+"""A look-alike of Keystone, Heat and (its names of servers) Nova on loopback: the demo's cloud, and the tests'."""
 
 from exporter.simulator.build import build
 from exporter.simulator.churn import Churn
