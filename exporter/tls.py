@@ -82,10 +82,10 @@ def server_context(
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     _set_curves(context, curves, note)
     _set_client_auth(context, client_auth, client_authorities)
-    with _as_file(certificate.chain + b"\n" + certificate.key) as name:
+    with _as_file(certificate.chain) as chain, _as_file(certificate.key) as key:
         try:
             # A key with a password fails, instead of asking for it on a terminal.
-            context.load_cert_chain(name, password="")
+            context.load_cert_chain(chain, key, password="")
         except (ssl.SSLError, ValueError, OSError) as error:
             said = getattr(error, "reason", None) or "not PEM"
             raise ConfigError(f"expected a PEM certificate and the key that belongs to it ({said})") from None

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from tests.programs.available import PROGRAMS
 from tests.programs.process import Process, eventually, free_port
@@ -47,7 +48,7 @@ def ask(
     )
     try:
         connection.request("GET", path, headers=dict(headers or {}))
-        version = connection.sock.version() if tls is not None else None
+        version = connection.sock.version() if isinstance(connection.sock, ssl.SSLSocket) else None
         answer = connection.getresponse()
         body = answer.read().decode()
     except TimeoutError:
@@ -82,7 +83,7 @@ class WebProgram:
                 environment["PYTHONPATH"] = path
         self._process = Process(program, [*command, f"--web.config.file={config}"], folder, **environment)
 
-    def __enter__(self) -> "WebProgram":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -107,7 +108,8 @@ class WebProgram:
             self.port = int(match[1])
             return (True,)
 
-        return eventually(found, timeout=60.0, what=f"{self.program} starts")[0]
+        answer = eventually(found, timeout=60.0, what=f"{self.program} starts")
+        return answer == (True,)
 
     def _listens(self) -> bool:
         """Whether node_exporter has read its file, which it does after it has begun to listen."""
