@@ -135,8 +135,8 @@ async def serve(load: Callable[[], Config], settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier()
     entrance = Entrance(settings.web_config) if settings.web_config else None
-    sockets = activated() if settings.systemd_socket else []
     fleet = Fleet(load())
+    sockets = activated() if settings.systemd_socket else []
     tasks: set[asyncio.Task[None]] = set()
 
     async def reload() -> None:

@@ -27,17 +27,27 @@ def activated(environment: MutableMapping[str, str] = os.environ) -> list[socket
         raise ConfigError("--web.systemd-socket: expected sockets from systemd (LISTEN_FDS and LISTEN_PID)")
     sockets: list[socket.socket] = []
     for descriptor in range(FIRST, FIRST + int(number)):
-        try:
-            os.set_inheritable(descriptor, False)
-            found = socket.socket(fileno=descriptor)
-            stream = found.type == socket.SOCK_STREAM
-            listening = stream and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        except OSError:
-            listening = 0
-        if not listening:
+        if not _listens(descriptor):
+            for each in sockets:
+                each.close()
             raise ConfigError(f"--web.systemd-socket: expected descriptor {descriptor} to be a listening stream socket")
-        sockets.append(found)
+        os.set_inheritable(descriptor, False)
+        sockets.append(socket.socket(fileno=descriptor))
     return sockets
+
+
+def _listens(descriptor: int) -> bool:
+    try:
+        found = socket.socket(fileno=descriptor)
+    except OSError:
+        return False
+    with found:
+        try:
+            return found.type == socket.SOCK_STREAM and bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        except OSError:
+            return False
+        finally:
+            found.detach()  # it is looked at, not closed
 
 
 class Notifier:
