@@ -143,10 +143,12 @@ async def serve(load: Callable[[], Config], settings: Settings) -> None:
         notifier.reloading()
         try:
             await fleet.reload(load)
-            if entrance is not None:
-                await entrance.look()
-        finally:
-            notifier.reloaded()
+        finally:  # neither file waits for the other to be right
+            try:
+                if entrance is not None:
+                    await entrance.look()
+            finally:
+                notifier.reloaded()
 
     async def hang_up() -> None:
         with suppress(ConfigError):  # it was logged, and the metrics show it
