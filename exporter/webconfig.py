@@ -51,6 +51,7 @@ HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The headers that may be added, with the values that they may have where not every one is good."""
 
+_LARGEST: Final = 4 * 1024**2
 _YES: Final = frozenset({"y", "yes", "true", "on"})
 _NO: Final = frozenset({"n", "no", "false", "off"})
 _BCRYPT: Final = re.compile(r"\$2[abxy]?\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
@@ -216,7 +217,9 @@ class _Content(NamedTuple):
     @classmethod
     def of(cls, path: Path) -> _Content:
         try:
-            return cls(path, path.read_bytes())
+            with path.open("rb") as file:
+                body = file.read(_LARGEST + 1)
+            return cls(path, body) if len(body) <= _LARGEST else cls(path, b"", "larger than 4 MiB")
         except OSError as error:
             return cls(path, b"", error.strerror or type(error).__name__)
         except ValueError:

@@ -117,7 +117,7 @@ async def test_a_reader_that_stops_reading(cloud: Cloud):
 
 async def test_past_the_room_the_idle_make_way(cloud: Cloud):
     """There are never more connections than there is room for; the one that asked nothing for longest makes way."""
-    async with bounded(connections=20) as exporter:
+    async with bounded(connections=20, asking=3600.0) as exporter:
         oldest = await connected(exporter)
         asked = await connected(exporter, SCRAPE)
         assert (await exporter.get()).status == 200

@@ -183,6 +183,13 @@ def test_no_secret_is_ever_shown(folder: Path):
     assert body not in repr(load(folder, yaml.safe_dump({"tls_server_config": inline})))
 
 
+def test_a_file_without_an_end_is_refused(folder: Path):
+    """What is larger than any such file is not read to its end."""
+    assert refusal(folder, TLS.replace("server.pem", "/dev/zero")) == (
+        "tls_server_config.cert_file: can't read /dev/zero: larger than 4 MiB"
+    )
+
+
 def test_a_key_with_a_password_is_refused(folder: Path):
     """Nobody is asked for a password on a terminal: such a key is refused."""
     from cryptography.hazmat.primitives import serialization
