@@ -19,6 +19,7 @@ import yaml
 
 from exporter import webconfig
 from exporter.errors import ConfigError
+from tests.conftest import StartPrometheus
 from tests.harness import Authority
 from tests.programs.available import require
 from tests.programs.process import eventually
@@ -152,18 +153,23 @@ ALL_USERS = (
 BAD_PLAIN = {"plain": PLAIN_TO_TLS}
 UNVERIFIED = "Go asks for a certificate and does not look at it; here certificates are verified or not asked for"
 CASES = {
-    "nothing": Case({}, ("plain", "plain, landing page", "user", "tls"), OWN_POLICY),
-    "tls": Case({"tls_server_config": TLS}, ANY_TLS, BAD_PLAIN),
+    "tls": Case({"tls_server_config": {**TLS, "client_auth_type": "NoClientCert"}}, ANY_TLS + CERTIFICATES, BAD_PLAIN),
     "tls 1.3 alone": Case({"tls_server_config": {**TLS, "min_version": "TLS13"}}, ANY_TLS, BAD_PLAIN),
     "tls 1.2 at most": Case({"tls_server_config": {**TLS, "max_version": "TLS12"}}, ANY_TLS, BAD_PLAIN),
     "old tls": Case({"tls_server_config": {**TLS, "min_version": "TLS10"}}, ANY_TLS, BAD_PLAIN),
-    "one cipher": Case(
-        {"tls_server_config": {**TLS, "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]}},
-        ("tls", "tls 1.2 at most", "tls 1.2 by AES-256"),
+    "one cipher and one curve": Case(
+        {
+            "tls_server_config": {
+                **TLS,
+                "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"],
+                "curve_preferences": ["CurveP256"],
+            }
+        },
+        ("tls", "tls 1.2 at most", "tls 1.2 by AES-256", "tls on P-384"),
     ),
-    "one curve": Case({"tls_server_config": {**TLS, "curve_preferences": ["CurveP256"]}}, ("tls", "tls on P-384")),
-    "versions without a certificate": Case({"tls_server_config": {"min_version": "TLS13"}}, ("plain", "tls")),
-    "NoClientCert": Case({"tls_server_config": {**TLS, "client_auth_type": "NoClientCert"}}, CERTIFICATES),
+    "versions without a certificate": Case(
+        {"tls_server_config": {"min_version": "TLS13"}}, ("plain", "plain, landing page", "user", "tls"), OWN_POLICY
+    ),
     "RequestClientCert": Case({"tls_server_config": {**TLS, "client_auth_type": "RequestClientCert"}}, CERTIFICATES),
     "RequireAnyClientCert": Case(
         {"tls_server_config": {**TLS, "client_auth_type": "RequireAnyClientCert", "client_ca_file": "ca.pem"}},
@@ -437,3 +443,31 @@ def test_both_follow_changes(files: Files) -> None:
         assert "$2b$" not in ours.said()
         assert "Traceback" not in ours.said()
         assert ours.status is None
+
+
+def test_prometheus_scrapes_with_a_certificate_and_a_password(files: Files, prometheus: StartPrometheus) -> None:
+    """A real Prometheus that shows its certificate and knows the password gets the metrics; one without fails."""
+    policy = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
+    config = files.folder / "scraped.yml"
+    config.write_text(
+        yaml.safe_dump({"tls_server_config": {**TLS, **policy}, "basic_auth_users": {"alice": hashed(PASSWORD)}})
+    )
+    with WebProgram("ours", config, files.folder / "scraped") as running:
+        assert running.starts(), running.said()
+        certificate = {
+            "ca_file": str(files.authority.file),
+            "cert_file": str(files.folder / "alice.pem"),
+            "key_file": str(files.folder / "alice.key"),
+        }
+        job = {"scheme": "https", "static_configs": [{"targets": [f"127.0.0.1:{running.port}"]}]}
+        user = {"username": "alice", "password": PASSWORD}
+        scraping = prometheus(
+            [
+                {**job, "job_name": "known", "tls_config": certificate, "basic_auth": user},
+                {**job, "job_name": "wordless", "tls_config": certificate},
+                {**job, "job_name": "bare", "tls_config": {"ca_file": certificate["ca_file"]}, "basic_auth": user},
+            ]
+        )
+        found = scraping.wait_until("up", lambda up: len(up) == 3)
+        assert {each.labels["job"]: each.value for each in found} == {"known": 1, "wordless": 0, "bare": 0}
+        assert [each.labels["job"] for each in scraping.query("heat_exporter_build_info")] == ["known"]
