@@ -53,6 +53,9 @@ _output = _option(
     show_default=True,
     help="How the summary looks; json: one line, for programs.",
 )
+_web_config_file = _option(
+    "web.config.file", metavar="FILE", help="TLS, passwords and headers, in the format of Prometheus' exporters."
+)
 _telemetry_path = _option("web.telemetry-path", default="/metrics", show_default=True, help="Where the metrics are.")
 
 
@@ -92,6 +95,8 @@ def main() -> None:
 @_config_file
 @_listen_address(DEFAULT_ADDRESS)
 @_telemetry_path
+@_web_config_file
+@_option("web.systemd-socket", is_flag=True, help="Listen on sockets from systemd instead of --web.listen-address.")
 @_option("web.external-url", metavar="URL", help="How Prometheus reaches this exporter, for /sd.")
 @_option("web.enable-lifecycle", is_flag=True, help="Allow POST /-/reload.")
 @_shard
@@ -101,6 +106,8 @@ def serve(
     config_file: str | None,
     web_listen_address: tuple[str, ...],
     web_telemetry_path: str,
+    web_config_file: str | None,
+    web_systemd_socket: bool,
     web_external_url: str | None,
     web_enable_lifecycle: bool,
     shard: dict[str, Any],
@@ -119,6 +126,8 @@ def serve(
                 telemetry_path=web_telemetry_path,
                 external_url=web_external_url,
                 lifecycle=web_enable_lifecycle,
+                web_config=web_config_file,
+                systemd_socket=web_systemd_socket,
             ),
         )
     )
@@ -211,15 +220,21 @@ def _write(path: Path, content: bytes) -> None:
 @main.command()
 @_listen_address(DEMO_ADDRESS)
 @_telemetry_path
+@_web_config_file
 @_option("seed", type=int, default=1, show_default=True, help="What the simulated cloud's chance begins with.")
 @_log_level
 @_log_format
 def demo(
-    web_listen_address: tuple[str, ...], web_telemetry_path: str, seed: int, log_level: str, log_format: Any
+    web_listen_address: tuple[str, ...],
+    web_telemetry_path: str,
+    web_config_file: str | None,
+    seed: int,
+    log_level: str,
+    log_format: Any,
 ) -> None:
     """Serve metrics of a simulated cloud whose deployments start, finish and fail while you watch."""
     logs.configure(level=log_level, format=log_format)
-    _run(lambda: _demo(web_listen_address, web_telemetry_path, seed))
+    _run(lambda: _demo(web_listen_address, web_telemetry_path, web_config_file, seed))
 
 
 _DEMO: Final = """
@@ -229,11 +244,13 @@ clouds: [{name: demo, cloud: simulator}]
 """
 
 
-async def _demo(addresses: tuple[str, ...], path: str, seed: int) -> None:
+async def _demo(addresses: tuple[str, ...], path: str, web_config: str | None, seed: int) -> None:
     from exporter.serve import Settings, parse_address
     from exporter.simulator import Plan, Simulator, build
 
-    settings = Settings(addresses=[parse_address(address) for address in addresses], telemetry_path=path)
+    settings = Settings(
+        addresses=[parse_address(address) for address in addresses], telemetry_path=path, web_config=web_config
+    )
 
     with tempfile.TemporaryDirectory(prefix="heat-deployment-exporter-") as folder:
         async with Simulator(build(Plan(seed=seed))) as simulator:
@@ -245,7 +262,10 @@ async def _demo(addresses: tuple[str, ...], path: str, seed: int) -> None:
                 del os.environ[name]
             os.environ["OS_CLIENT_CONFIG_FILE"] = str(entries)
             shown = addresses[0] if not addresses[0].startswith(":") else f"127.0.0.1{addresses[0]}"
-            click.echo(f"Serving a simulated cloud on http://{shown}/, metrics on {path} (Ctrl-C ends it)", err=True)
+            scheme = "http" if web_config is None else "http(s)"
+            click.echo(
+                f"Serving a simulated cloud on {scheme}://{shown}/, metrics on {path} (Ctrl-C ends it)", err=True
+            )
             await _serve(lambda: config.parse(_DEMO, source="demo"), settings)
 
 

@@ -332,10 +332,11 @@ def _merged(base: CloudLimits | Refresh, own: CloudLimits | Refresh) -> CloudLim
     return type(own).model_construct(own.model_fields_set, **values)
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML in which a key that stands twice is an error instead of a silent loss of the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """The mapping; an error where a key stands twice."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
@@ -367,7 +368,7 @@ def load(path: str | Path | None, *, shard: Mapping[str, Any] | None = None) -> 
 def parse(text: str, *, source: str, shard: Mapping[str, Any] | None = None) -> Config:
     """The configuration in a YAML text; `source` names it in errors, `shard` overrides what it says of that."""
     try:
-        content = yaml.load(text, _Loader)  # noqa: S506 - the loader is a SafeLoader
+        content = yaml.load(text, Loader)  # noqa: S506 - the loader is a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -4,6 +4,7 @@
 
     ExporterError
     ├── ConfigError              the configuration can't be used; refused before anything starts
+    ├── BusyError                too much of this is under way already; to be tried again
     ├── ProjectQueryError        an address means no project that is watched, or not clearly which one
     └── RefreshError             one attempt to fetch from a cloud failed; has `api` and `reason`
         ├── AnswerError          an HTTP status that is not 200
@@ -54,6 +55,10 @@ class ExporterError(Exception):
 
 class ConfigError(ExporterError):
     """The configuration can't be used; the text names the file, the key's path and what was expected."""
+
+
+class BusyError(ExporterError):
+    """Too much of this is under way already; it may be tried again."""
 
 
 class ProjectQueryError(ExporterError):

@@ -6,10 +6,11 @@ import asyncio
 import gc
 import re
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -17,22 +18,19 @@ from yarl import URL
 
 from exporter import __version__
 from exporter.config import Config
+from exporter.entrance import Entrance
 from exporter.errors import ConfigError
 from exporter.fleet import Fleet
+from exporter.listeners import Address, Bounds, Listeners, requests_logger
 from exporter.site import PATHS as PAGES
+from exporter.systemd import Notifier, activated
 from exporter.web import Server
+from exporter.webconfig import Loaded
 
 SHUTDOWN_SECONDS: Final = 2.0
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 100)
 
 log = structlog.get_logger("serve")
-
-
-class Address(NamedTuple):
-    """Where to listen; no host means every interface."""
-
-    host: str | None
-    port: int
 
 
 _ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})")
@@ -47,22 +45,51 @@ def parse_address(text: str) -> Address:
 
 
 @asynccontextmanager
-async def listening(server: Server, addresses: Sequence[Address]) -> AsyncIterator[list[int]]:
-    """With the application served on these addresses; gives the ports. ConfigError where one can't be had."""
-    runner = web.AppRunner(server.app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
+async def listening(
+    server: Server,
+    addresses: Sequence[Address],
+    *,
+    sockets: Sequence[socket.socket] = (),
+    entrance: Entrance | None = None,
+    bounds: Bounds | None = None,
+) -> AsyncIterator[list[int]]:
+    """With the application served on these addresses and sockets; gives the ports.
+
+    ConfigError where an address can't be had. An entrance is asked about every request, and looked after.
+    """
+    bounds = bounds or Bounds()
+    runner = web.AppRunner(
+        server.app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=bounds.idle,
+        logger=requests_logger(),
+    )
+    listeners = Listeners(runner, bounds)
+    server.app.middlewares[:0] = [listeners.middleware, *([entrance.middleware] if entrance else [])]
     await runner.setup()
+    watching: list[asyncio.Task[None]] = []
     try:
-        ports: list[int] = []
-        for host, port in addresses:
-            site = web.TCPSite(runner, host, port)
-            try:
-                await site.start()
-            except (OSError, UnicodeError) as error:
-                said = getattr(error, "strerror", None) or error
-                raise ConfigError(f"can't listen on {host or ''}:{port}: {said}") from None
-            ports = [name[1] for name in runner.addresses]
-        yield ports
+        listeners.adopt(sockets)
+        await listeners.bind(addresses)
+        if entrance is None:
+            await listeners.serve(None)
+        else:
+
+            async def changed(loaded: Loaded) -> None:
+                await listeners.serve(loaded.context, loaded.names)
+
+            await changed(entrance.loaded)
+            entrance.changed = changed
+            watching.append(asyncio.create_task(entrance.watch(), name="entrance"))
+        watching.append(asyncio.create_task(listeners.watch(), name="connections"))
+        yield listeners.ports
     finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+        listeners.close()
         await runner.cleanup()
 
 
@@ -75,6 +102,10 @@ class Settings:
     external_url: str | None = None
     lifecycle: bool = False
     """Whether `POST /-/reload` is allowed."""
+    web_config: str | None = None
+    """The file that says who may connect and how."""
+    systemd_socket: bool = False
+    """Whether to listen on sockets that systemd hands over, instead of the addresses."""
 
     def __post_init__(self) -> None:
         """Refuse, as ConfigError, a path that is none or somebody else's, and a URL that is none."""
@@ -116,11 +147,22 @@ async def serve(load: Callable[[], Config], settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    notifier = Notifier()
+    entrance = Entrance(settings.web_config) if settings.web_config else None
     fleet = Fleet(load())
+    sockets = activated() if settings.systemd_socket else []
     tasks: set[asyncio.Task[None]] = set()
 
     async def reload() -> None:
-        await fleet.reload(load)
+        notifier.reloading()
+        try:
+            await fleet.reload(load)
+        finally:  # neither file waits for the other to be right
+            try:
+                if entrance is not None:
+                    await entrance.look()
+            finally:
+                notifier.reloaded()
 
     async def hang_up() -> None:
         with suppress(ConfigError):  # it was logged, and the metrics show it
@@ -138,12 +180,19 @@ async def serve(load: Callable[[], Config], settings: Settings) -> None:
         external_url=settings.external_url,
         reload=reload if settings.lifecycle else None,
     )
-    async with listening(server, settings.addresses) as ports:
-        log.info("listening", ports=",".join(map(str, ports)), path=settings.telemetry_path, version=__version__)
+    addresses = () if settings.systemd_socket else settings.addresses
+    async with listening(server, addresses, sockets=sockets, entrance=entrance) as ports:
+        tls = entrance is not None and entrance.loaded.context is not None
+        log.info(
+            "listening", ports=",".join(map(str, ports)), path=settings.telemetry_path, tls=tls, version=__version__
+        )
+        notifier.ready()
+        alive = asyncio.create_task(notifier.alive(), name="watchdog")
         refreshing = asyncio.create_task(_refresh(fleet), name="fleet")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait((refreshing, stopped), return_when=asyncio.FIRST_COMPLETED)
         server.stopping()
+        notifier.stopping()
         stopped.cancel()
         if refreshing.done():
             refreshing.result()  # it never ends by itself but by an error
@@ -151,6 +200,7 @@ async def serve(load: Callable[[], Config], settings: Settings) -> None:
         refreshing.cancel()
         with suppress(asyncio.CancelledError):
             await refreshing
+        alive.cancel()
 
 
 async def _refresh(fleet: Fleet) -> None:

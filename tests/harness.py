@@ -14,7 +14,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -544,10 +544,12 @@ async def run(*args: object) -> Finished:
 
 
 @asynccontextmanager
-async def started(*args: object) -> AsyncIterator[Process]:
-    """Run the command until the end of the block."""
+async def started(*args: object, before: Sequence[str] = (), pass_fds: Sequence[int] = ()) -> AsyncIterator[Process]:
+    """Run the command until the end of the block; `before` stands before it on the command line."""
     process = await asyncio.create_subprocess_exec(
+        *before,
         *command_line(*args),
+        pass_fds=pass_fds,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -14,6 +14,7 @@ from exporter import cli, config
 from exporter.documentation import renewed
 from exporter.errors import Reason
 from exporter.families import FAMILIES
+from exporter.webconfig import WebConfig
 from tests.programs.available import require
 from tests.programs.prometheus import promtool
 
@@ -47,6 +48,8 @@ def test_yaml_blocks_are_right(page: Path) -> None:
         content = yaml.safe_load(block)
         if {"clouds", "refresh", "shard"} & set(content):
             config.parse(block, source=page.name)
+        if {"tls_server_config", "basic_auth_users"} & set(content):
+            WebConfig.model_validate(content)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -80,6 +80,11 @@ class Process:
         """The process id."""
         return self._process.pid
 
+    @property
+    def ended(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._process.poll()
+
     def tail(self, lines: int = 40) -> str:
         """The last lines of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
