@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install bench bench-quick lint format requirements clean
+.PHONY: help demo test install bench bench-quick dist lint format requirements clean
 
 help:
 	@echo 'make demo          serve metrics of a simulated cloud on 127.0.0.1:19180'
 	@echo 'make test          run all tests'
 	@echo 'make install       the virtual environment with $(BIN)/heat-deployment-exporter in it'
 	@echo 'make bench         measure everything side by side with its peers (bench-quick: in under two minutes)'
+	@echo 'make dist          wheel, sdist and bill of materials, the same on every machine, in dist/'
 	@echo 'make lint          formatter, linter, type checker'
 	@echo 'make format        let the formatter and the linter mend what they can'
 	@echo 'make requirements  pin the newest versions that pyproject.toml allows (needs uv)'
@@ -60,6 +61,14 @@ bench bench-quick: $(VENV)/.bench
 	  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -q -y --no-install-recommends $$missing >/dev/null || true; \
 	fi
 	@exec $(BIN)/python -m bench $(if $(filter bench-quick,$@),--quick)
+
+# Files bear the date of the commit, whenever and wherever they are built.
+dist: $(VENV)/.runtime
+	rm -rf dist
+	export SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 1580601600)}" && \
+	  $(BIN)/python -m hatchling build -d dist && \
+	  $(BIN)/python -m release.sbom >dist/heat-deployment-exporter.cdx.json
+	cd dist && sha256sum -- * >SHA256SUMS
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
