@@ -74,6 +74,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --no-progress --quiet --pedantic .github/workflows
 
 format: $(VENV)/.lint
 	$(BIN)/ruff format .

