@@ -75,6 +75,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/zizmor --offline --no-progress --quiet --pedantic .github/workflows
+	$(BIN)/hadolint Dockerfile
 
 format: $(VENV)/.lint
 	$(BIN)/ruff format .
