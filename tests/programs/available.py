@@ -46,6 +46,7 @@ PROGRAMS = {
         Program("node_exporter", ("/usr/bin/prometheus-node-exporter",), ("prometheus-node-exporter",)),
         Program("buildah", ("/usr/bin/buildah", "/usr/bin/mmdebstrap"), ("buildah", "mmdebstrap")),
         Program("npm", ("/usr/bin/node", "/usr/bin/npm"), ("nodejs", "npm")),
+        Program("systemd-analyze", ("/usr/bin/systemd-analyze",), ("systemd",)),
         Program("chromium", ("/usr/bin/chromium",), ("chromium",)),
     )
 }

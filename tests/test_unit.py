@@ -1,0 +1,102 @@
+"""The unit for systemd, as systemd itself judges it."""
+
+import configparser
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.programs.available import require
+from tests.programs.installed import simulated
+
+ROOT = Path(__file__).parent.parent
+UNIT = ROOT / "deploy" / "systemd" / "heat-deployment-exporter.service"
+PROGRAM = "/opt/heat-deployment-exporter/bin/heat-deployment-exporter"
+WORST = 1.5
+"""The exposure that the unit may have at most, of 10."""
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What systemd-analyze says."""
+    program = require("systemd-analyze").files[0]
+    command = [program, *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env={"LANG": "C.UTF-8"})
+
+
+def verified(folder: Path, text: str) -> list[str]:
+    """The complaints of `systemd-analyze verify` about a unit, whose program is taken to be installed."""
+    folder.mkdir()
+    path = folder / UNIT.name
+    path.write_text(text.replace(PROGRAM, sys.executable))
+    said = analyze("verify", "--man=no", str(path)).stderr
+    # It loads the machine's other units too, and has things to say about them.
+    return [line for line in said.splitlines() if UNIT.name in line]
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path):
+    """There is no mistake in it that systemd knows; one that is put there is found."""
+    text = UNIT.read_text()
+    assert verified(tmp_path / "right", text) == []
+    assert verified(tmp_path / "wrong", text.replace("WatchdogSec=30", "WatchdogSecs=30"))
+
+
+def test_the_unit_is_hardened(capsys: pytest.CaptureFixture[str]):
+    """Its exposure, as systemd scores it without running it, stays low."""
+    done = analyze("security", "--offline=true", "--threshold=15", str(UNIT))
+    match = re.search(r"Overall exposure level for \S+: (\d+\.\d+)", done.stdout)
+    assert match is not None, done.stdout + done.stderr
+    with capsys.disabled():
+        sys.stdout.write(f"\nexposure of the systemd unit: {match[1]} of 10\n")
+    assert float(match[1]) <= WORST
+    assert done.returncode == 0
+    listed = json.loads(analyze("security", "--offline=true", "--json=short", str(UNIT)).stdout)
+    assert {each["name"] for each in listed if each["set"] is False} >= {"PrivateNetwork="}
+
+
+def test_the_unit_hands_over_credentials_and_signals():
+    """clouds.yaml comes as a credential, readiness by notification; a reload is what the exporter takes as one."""
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[method-assign,assignment]
+    parser.read_string(UNIT.read_text())
+    service = parser["Service"]
+    assert (service["Type"], service["DynamicUser"], service["ProtectSystem"]) == ("notify", "yes", "strict")
+    name, _, source = service["LoadCredential"].partition(":")
+    assert service["Environment"] == f"OS_CLIENT_CONFIG_FILE=%d/{name}"
+    assert source == "/etc/heat-deployment-exporter/clouds.yaml"
+    assert service["ExecReload"] == "kill -HUP $MAINPID"
+    assert service["ExecStart"].startswith(f"{PROGRAM} serve ")
+    assert int(service["WatchdogSec"]) >= 10
+
+
+def test_the_exporter_needs_no_writable_code(tmp_path: Path):
+    """Under the kernel's own ban of memory that is written and executed, and without new privileges, `once` works."""
+    code = (
+        "import ctypes, os, sys\n"
+        "prctl = ctypes.CDLL(None, use_errno=True).prctl\n"
+        "assert prctl(38, 1, 0, 0, 0) == 0\n"  # PR_SET_NO_NEW_PRIVS
+        "if prctl(65, 1, 0, 0, 0):\n"  # PR_SET_MDWE, since Linux 6.3
+        "    sys.exit(77)\n"
+        "import mmap\n"
+        "try:\n"
+        "    mmap.mmap(-1, 4096, prot=7)\n"
+        "except OSError:\n"
+        "    os.execv(sys.executable, [sys.executable, '-m', 'exporter', 'once'])\n"
+    )
+    with simulated([sys.executable, "-m", "exporter"]) as clouds:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "OS_CLOUD": "simulator", "OS_CLIENT_CONFIG_FILE": str(clouds)},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    if done.returncode == 77:
+        pytest.skip(f"this kernel ({os.uname().release}) has no such ban")
+    assert done.returncode == 0, done.stderr
+    assert "heat_software_deployments{" in done.stdout
