@@ -155,7 +155,8 @@ def test_the_sdist_has_what_the_tests_need(packages: Packages):
     with tarfile.open(packages.sdist) as archive:
         names = {info.name.removeprefix(f"{NAME}/") for info in archive if info.isfile()}
     needed = {"tests/conftest.py", "requirements/runtime.txt", "docs/scaling.md", "Makefile", ".ci/run", "LICENSE"}
-    assert needed | {"exporter/__init__.py", "release/sbom.py", "pyproject.toml", "README.md"} <= names
+    shipped = {"Dockerfile", ".dockerignore", "deploy/image/healthy.py", ".github/workflows/release.yml"}
+    assert needed | shipped | {"exporter/__init__.py", "release/sbom.py", "pyproject.toml", "README.md"} <= names
     assert [
         name for name in names if re.search(r"(^|/)(\.venv|\.git|\.cache|__pycache__|dist)(/|$)|\.pyc$", name)
     ] == []
