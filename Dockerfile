@@ -1,6 +1,6 @@
 # Both stages begin with the same image, by digest: what the first one installs runs in the second one as it is.
 # Another mirror, or another Python from 3.11 on: --build-arg BASE=…
-ARG BASE=docker.io/library/python:3.13.15-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
+ARG BASE=python:3.13.15-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
 
 
 FROM ${BASE} AS build

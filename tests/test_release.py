@@ -20,6 +20,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 YOUNGER = (
     Complaint("permissions", 'unknown permission scope "attestations"'),
     Complaint("runner-label", 'label "ubuntu-24.04" is unknown'),
+    Complaint("expression", 'undefined variable "vars".'),
 )
 """What is right and younger than the linter."""
 
