@@ -31,14 +31,12 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 from exporter.records import Deployment
-from exporter.snapshot import ACTIONS, Distribution, Exemplar, Tally
+from exporter.snapshot import ACTIONS, OTHER, UNDOCUMENTED_LIMIT, Distribution, Exemplar, Tally
 
 WINDOW: Final = timedelta(hours=1)
 # Of those that are no longer listed no more are remembered, or as many as are listed where that is more, whatever
 # the clocks say.
 DEPARTED_LIMIT: Final = 10_000
-UNDOCUMENTED_LIMIT: Final = 20
-OTHER: Final = "other"
 FINAL: Final = ("COMPLETE", "FAILED")
 # OpenMetrics allows an exemplar's labels 128 characters in all. An id that needs escapes, which some parsers can't read
 # there, is no UUID and not worth the risk.

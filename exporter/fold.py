@@ -23,8 +23,10 @@ from exporter.names import UNKNOWN, ConfigTally, Names
 from exporter.records import Deployment, exit_code
 from exporter.snapshot import (
     ACTIONS,
+    OTHER,
     REASON_LENGTH,
     STATUSES,
+    UNDOCUMENTED_LIMIT,
     ConfigName,
     Distribution,
     Problem,
@@ -33,8 +35,6 @@ from exporter.snapshot import (
     Snapshot,
 )
 
-OTHER: Final = "other"
-UNDOCUMENTED_LIMIT: Final = 20
 CODES_LIMIT: Final = 64
 # Records that are counted at a time: groups of fewer cost more each, of more leave the processor's cache.
 STEP_RECORDS: Final = 1000

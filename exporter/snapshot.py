@@ -9,6 +9,9 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 STATUSES: Final = ("COMPLETE", "IN_PROGRESS", "FAILED")
 ACTIONS: Final = ("CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME")
+# So many values beside the documented ones keep their names, the others are together as OTHER.
+UNDOCUMENTED_LIMIT: Final = 20
+OTHER: Final = "other"
 REASON_LENGTH: Final = 1000
 
 
