@@ -244,16 +244,23 @@ class Naming:
                     await self._ask(current, project_id, book, wanted, interval)
                     await current.desk.rest()
 
+    def open(self, manners: Manners) -> bool:
+        """Whether anything may be asked now, whatever it is: to be known before working out what would be."""
+        return any(self._open(manners, book) for book in (self._configs, self._servers))
+
+    def _open(self, manners: Manners, book: _Book[Any]) -> bool:
+        return self._clock() >= max(book.not_before, manners.desk.closed_until.get(book.api, 0.0))
+
     def due(self, manners: Manners, configs: AbstractSet[str], servers: AbstractSet[str]) -> bool:
         """Whether it is time to ask for any of these."""
         return bool(self._wanted(manners, self._configs, configs) or self._wanted(manners, self._servers, servers))
 
     def _wanted(self, manners: Manners, book: _Book[Any], among: AbstractSet[str]) -> AbstractSet[str]:
         """What it is time to ask for among these."""
-        now = self._clock()
-        if now < max(book.not_before, manners.desk.closed_until.get(book.api, 0.0)):
+        if not self._open(manners, book):
             return frozenset()
-        return among if book is self._servers and now >= book.renew_at else among - book.names.keys()
+        renewing = book is self._servers and self._clock() >= book.renew_at
+        return among if renewing else among - book.names.keys()
 
     async def _ask(
         self, manners: Manners, project_id: str, book: _Book[Any], among: AbstractSet[str], interval: float

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
@@ -34,7 +35,7 @@ from exporter.orchestration import Listing
 from exporter.snapshot import Snapshot
 from exporter.state import ProjectKey, ProjectState
 from exporter.stopwatch import Stopwatch
-from exporter.threads import run_blocking
+from exporter.threads import run_beside
 from exporter.units import format_duration
 
 # A listing of more deployments is finished in a thread, for it could hold up the event loop.
@@ -448,12 +449,8 @@ class ProjectWatch:
             return whole, tally, tally.ids, told, claimed, new
 
         large = fold.listed > LARGE_LISTING
-        whole, tally, configs, told, counted, new = await run_blocking(count, name="count") if large else count()
+        whole, tally, configs, told, counted, new = await run_beside(large, count, name="count")
         snapshot = shared.fit(self.key, whole)
-
-        def render() -> Mapping[str, Block]:
-            return shared.render(self.state, snapshot)
-
         return _Found(
             shared=shared,
             fold=fold,
@@ -466,7 +463,7 @@ class ProjectWatch:
             asked_steady=asked_steady,
             whole=whole,
             snapshot=snapshot,
-            blocks=await run_blocking(render, name="render") if large else render(),
+            blocks=await run_beside(large, partial(shared.render, self.state, snapshot), name="render"),
             counted=counted,
             new=new,
         )
@@ -492,8 +489,12 @@ class ProjectWatch:
             found = self._shared.manners
             return replace(found, pause=lambda took: 0.0) if found is not None and at_once else found
 
-        if (whole := self._whole) is None:
-            return
+        current = manners()
+        if (whole := self._whole) is not None and current is not None and self._naming.open(current):
+            await self._ask_for_names(manners, whole, at_once=at_once)
+        await self._show_names()
+
+    async def _ask_for_names(self, manners: Callable[[], Manners | None], whole: Snapshot, *, at_once: bool) -> None:
         configs, servers = self._unnamed, frozenset[str]()
         if CONFIG_NAMES in self._shared.families:
             configs |= {row.config_id for row in whole.problems}
@@ -510,7 +511,6 @@ class ProjectWatch:
             )
         except Exception:
             log.exception("internal error", cloud=self.key.cloud, project_id=self.key.project_id)
-        await self._show_names()
 
     async def _show_names(self) -> None:
         """Show the data with the names that are known by now; a lot of it is made ready beside the event loop."""
@@ -519,21 +519,9 @@ class ProjectWatch:
             if names.same_as(self._named_with):
                 return
             large = whole.total > LARGE_LISTING
-
-            def name(
-                shared: Surroundings = shared, whole: Snapshot = whole, tally: ConfigTally = tally, names: Names = names
-            ) -> Snapshot:
-                return self._named(shared, whole, tally, names)
-
-            called = await run_blocking(name, name="names") if large else name()
+            called = await run_beside(large, partial(self._named, shared, whole, tally, names), name="names")
             snapshot = shared.fit(self.key, called)
-
-            def render(
-                shared: Surroundings = shared, state: ProjectState = state, snapshot: Snapshot = snapshot
-            ) -> Mapping[str, Block]:
-                return shared.render(state, snapshot)
-
-            blocks = await run_blocking(render, name="render") if large else render()
+            blocks = await run_beside(large, partial(shared.render, state, snapshot), name="render")
             if self._whole is not whole or self._shared is not shared or self.state.name != state.name:
                 continue  # something newer came meanwhile
             self._whole, self._named_with, self.blocks = called, names, blocks

@@ -12,6 +12,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+async def run_beside(large: bool, call: Callable[[], T], *, name: str) -> T:
+    """Call something that takes long only where it is about a lot, in a thread of its own where it is."""
+    return await run_blocking(call, name=name) if large else call()
+
+
 async def run_blocking(call: Callable[[], T], *, name: str) -> T:
     """The call's result, computed in a thread of its own.
 

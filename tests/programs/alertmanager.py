@@ -1,55 +1,31 @@
 """A real Alertmanager, and a receiver for what it sends."""
 
 import json
-import tempfile
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
-
-from tests.programs.available import PROGRAMS
-from tests.programs.process import Process, eventually, free_port, session
+from tests.programs.process import eventually
+from tests.programs.service import Service
 
 Json = Any
 
 
-class Alertmanager:
+class Alertmanager(Service):
     """An Alertmanager with storage of its own, from entering the context until leaving it."""
+
+    name = "alertmanager"
 
     def __init__(self, config: Json, *, program: str = "alertmanager") -> None:
         """The configuration is what would stand in its file."""
-        self._config = config
-        self._program = PROGRAMS[program].files[0]
-        self._http = session()
-        self._stack = ExitStack()
-        self.address = f"127.0.0.1:{free_port()}"
+        super().__init__(config, program=program)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.callback(self._http.close)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alertmanager-")))
-            (folder / "alertmanager.yml").write_text(yaml.safe_dump(self._config))
-            command = [
-                self._program,
-                f"--config.file={folder / 'alertmanager.yml'}",
-                f"--storage.path={folder / 'data'}",
-                f"--web.listen-address={self.address}",
-                "--cluster.listen-address=",  # alone
-            ]
-            process = stack.enter_context(Process("alertmanager", command, folder))
-            process.ready(f"http://{self.address}/-/ready")
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    def options(self, data: Path) -> list[str]:
+        """Where its data is, and that it is alone."""
+        return [f"--storage.path={data}", "--cluster.listen-address="]
 
     def alerts(self) -> list[Json]:
         """What it knows of now, with `labels` and `status`."""

@@ -1,18 +1,14 @@
 """A real Prometheus that scrapes what a test tells it to, and promtool."""
 
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import yaml
+from typing import Any
 
 from tests.programs.available import PROGRAMS
-from tests.programs.process import Process, eventually, free_port, session
+from tests.programs.process import eventually
+from tests.programs.service import Service
 
 Json = Any
 
@@ -25,8 +21,10 @@ class Sample:
     value: float
 
 
-class Prometheus:
+class Prometheus(Service):
     """A Prometheus with storage of its own, from entering the context until leaving it."""
+
+    name = "prometheus"
 
     def __init__(
         self,
@@ -42,39 +40,18 @@ class Prometheus:
 
         Alerts go to the Alertmanagers at these addresses (host and port).
         """
-        self._config = {
+        config = {
             "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
             "rule_files": [str(path) for path in rule_files],
             "scrape_configs": list(scrape_configs),
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
         }
+        super().__init__(config, program=program)
         self._features = tuple(features)
-        self._program = PROGRAMS[program].files[0]
-        self._http = session()
-        self._stack = ExitStack()
-        self.url = f"http://127.0.0.1:{free_port()}"
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.callback(self._http.close)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prometheus-")))
-            (folder / "prometheus.yml").write_text(yaml.safe_dump(self._config))
-            command = [
-                self._program,
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address={self.url.removeprefix('http://')}",
-                *(f"--enable-feature={feature}" for feature in self._features),
-            ]
-            self.process = stack.enter_context(Process("prometheus", command, folder))
-            self.process.ready(f"{self.url}/-/ready")
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    def options(self, data: Path) -> list[str]:
+        """Where its data is, and what it is to do besides."""
+        return [f"--storage.tsdb.path={data}", *(f"--enable-feature={feature}" for feature in self._features)]
 
     def api(self, path: str, **parameters: str) -> Json:
         """The data of an answer of `/api/v1/<path>`; a refused request raises with what Prometheus said."""
