@@ -81,7 +81,8 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-COMPILE := uv pip compile -q --generate-hashes --no-header --no-emit-index-url --universal --python-version 3.11 --upgrade
+# With extras: pip takes a pin without them for another requirement as soon as a newer version is published.
+COMPILE := uv pip compile -q --generate-hashes --no-header --no-emit-index-url --universal --python-version 3.11 --no-strip-extras --upgrade
 requirements:
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) --extra test -c requirements/runtime.txt pyproject.toml -o requirements/test.txt
