@@ -221,10 +221,10 @@ class CloudAccess:
         `rejected` is one that the cloud refused: it is not used again, and everybody who had it refused at this
         moment waits for the same renewal.
         """
-        kept = self._tokens.get(project_id)
-        if kept is not None and kept is not rejected and self._clock() < kept.renew_at:
+        kept = self.held(project_id)
+        if kept is not None and kept is not rejected:
             return kept
-        if kept is not None and kept is rejected:
+        if rejected is not None and self._tokens.get(project_id) is rejected:
             for scope in self._alike(project_id):
                 self._tokens.pop(scope, None)
         renewal = next((self._renewals[scope] for scope in self._alike(project_id) if scope in self._renewals), None)
@@ -233,6 +233,11 @@ class CloudAccess:
             self._renewals[project_id] = renewal
             renewal.add_done_callback(lambda done: self._renewed(project_id, done))
         return await asyncio.shield(renewal)
+
+    def held(self, project_id: str | None) -> Token | None:
+        """The token that there is for a project, if it is good for a while yet; nobody is asked for one."""
+        kept = self._tokens.get(project_id)
+        return kept if kept is not None and self._clock() < kept.renew_at else None
 
     def _alike(self, project_id: str | None) -> tuple[str | None, ...]:
         """The scopes that one token serves: the entry's own one is a project like any other."""

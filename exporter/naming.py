@@ -3,8 +3,9 @@
 Configs come from Heat's `GET …/software_configs`, newest first, so that one page of it usually names what is new;
 servers from the compute service's `GET …/servers`. A cloud is asked by one project at a time, and after each page it is
 left alone, so that it is kept busy for no more than `refresh.share` of the time and has most of its
-`limits.requests_per_second` for refreshes. Where it does not let us, names are left out, and it is asked again much
-later; where it fails, no project asks it for a while. Only names of what is listed are kept.
+`limits.requests_per_second` for refreshes. Names are no reason to authenticate: they are asked for with the token that
+the refreshes have. Where a cloud does not let us, names are left out, and it is asked again much later; where it fails,
+no project asks it for a while. Only names of what is listed are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import msgspec
 import structlog
 
 from exporter.access import CloudAccess, Token
-from exporter.errors import AnswerError, Api, DeadlineError, DecodeError, RefreshError
+from exporter.errors import Api, DeadlineError, DecodeError, RefreshError
 from exporter.fetch import Request, fetch
 from exporter.names import UNKNOWN, Names
 from exporter.snapshot import ConfigName
@@ -97,6 +98,8 @@ class _Book(Generic[N]):
     """By the steady clock."""
     closed: bool = False
     """Whether the cloud did not let us when it was last asked."""
+    doubted: bool = False
+    """Whether the token was refused when it was last asked: the next refresh finds out whether it was revoked."""
     renew_at: float = float("inf")
 
     def forget_unknown(self) -> None:
@@ -131,18 +134,11 @@ class _Book(Generic[N]):
 
     async def _pages(self, manners: Manners, project_id: str) -> AsyncGenerator[dict[str, N], None]:
         marker = ""
-        rejected: Token | None = None
-        while True:
+        while (token := manners.access.held(project_id)) is not None:
             stopwatch = Stopwatch(manners.timeout)
             try:
                 async with stopwatch:
-                    token = await manners.access.token(project_id, stopwatch=stopwatch, rejected=rejected)
                     page = await self._page(manners, token, stopwatch, marker)
-            except AnswerError as error:
-                if error.status != 401 or error.api != self.api or rejected is not None:
-                    raise
-                rejected = token  # revoked, or forgotten by Keystone: one renewal, one more try
-                continue
             except TimeoutError:
                 limit = format_duration(manners.timeout)
                 raise DeadlineError(f"no {self.collection} within refresh.timeout ({limit})", api=self.api) from None
@@ -266,16 +262,19 @@ class Naming:
         self, manners: Manners, project_id: str, book: _Book[Any], among: AbstractSet[str], interval: float
     ) -> None:
         wanted = self._wanted(manners, book, among)
-        if not wanted:
+        if not wanted or manners.access.held(project_id) is None:
             return
         desk, opened, wait, closed = manners.desk, self._opened, INTERVALS * interval, False
         try:
             async with manners.access.in_use():
                 await book.ask(manners, project_id, wanted)
-            book.renew_at = self._clock() + RENEWAL
+            book.renew_at, book.doubted = self._clock() + RENEWAL, False
             if book is self._servers:
                 book.names = {each: book.names[each] for each in among & book.names.keys()}
         except RefreshError as error:
+            if error.reason == "auth" and not book.doubted:
+                book.doubted, wait = True, 0.0
+                return
             closed = error.reason in _DENIALS
             wait = max(wait, DENIED if closed else FAILED)
             if error.reason in _OUTAGES and opened == self._opened:

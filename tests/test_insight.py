@@ -11,7 +11,6 @@ from exporter.simulator import Deployment
 from tests import harness
 from tests.harness import (
     FIRST,
-    ONCE,
     SECOND,
     Cloud,
     Hands,
@@ -314,15 +313,16 @@ async def test_other_bounds_come_with_a_reload(cloud: Cloud):
 
 
 async def test_names_under_way_when_other_credentials_come(cloud: Cloud, capsys: pytest.CaptureFixture[str]):
-    """A look-up that other credentials meet ends with those it began with; whoever waits for its turn uses the new."""
+    """A look-up that other credentials meet ends with those it began with; whoever waits for its turn asks with the
+    new ones, as soon as a refresh has a token by them."""
     hold = Hold()
     cloud.intercept(hold, f"/heat/v1/{cloud.project(FIRST).id}/software_configs")
     cloud.intercept(hold, f"/heat/v1/{cloud.project(SECOND).id}/software_configs")
-    async with cloud.exporter(configuration(refresh=ONCE)) as exporter:
+    async with cloud.exporter(configuration()) as exporter:
         await exporter.fleet.wait_ready()
         await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
         cloud.write({**cloud.entry(), "verify": False})
-        await exporter.fleet.reload(lambda: configuration(refresh=ONCE))
+        await exporter.fleet.reload(configuration)
         hold.released.set()
         page = await exporter.when(lambda page: len(page.select(CONFIGS, config_name="install-agent")) == 2)
     assert page.total("heat_up") == 2

@@ -13,6 +13,7 @@ from exporter.access import CloudAccess
 from exporter.config import Config
 from exporter.naming import DENIED, FAILED, INTERVALS, PAGE_ITEMS, PAGES, RENEWAL, SPARE, Desk, Manners, Naming
 from exporter.snapshot import ConfigName
+from exporter.stopwatch import Stopwatch
 from tests import harness
 from tests.harness import FIRST, ONCE, SECOND, Cloud, Hold, answering, configuration, page_of, watch_of
 
@@ -371,6 +372,12 @@ class Asking:
         """Whether it would ask for these."""
         return self.naming.due(self._manners, frozenset(configs), frozenset(servers))
 
+    async def authenticate(self) -> None:
+        """Have a new token, as a refresh that was refused with the last one gets it."""
+        access = self._manners.access
+        held = access.held(self._project_id)
+        await access.token(self._project_id, stopwatch=Stopwatch(10.0), rejected=held)
+
     async def ask(self, configs: Iterable[str] = (), servers: Iterable[str] = ()) -> None:
         """Ask for these."""
         await self.naming.ask(
@@ -387,7 +394,9 @@ async def asking(cloud: Cloud):
     """A naming of the first project."""
     async with cloud.fleet() as fleet:
         await fleet.clouds["sim"].discover()
-        yield Asking(fleet.clouds["sim"].access, cloud.project(FIRST).id)
+        found = Asking(fleet.clouds["sim"].access, cloud.project(FIRST).id)
+        await found.authenticate()
+        yield found
 
 
 async def test_not_more_often_than_every_few_intervals(cloud: Cloud, asking: Asking):
@@ -498,13 +507,47 @@ async def test_a_list_without_an_end(cloud: Cloud, asking: Asking):
 
 
 async def test_a_token_that_was_revoked(cloud: Cloud, asking: Asking):
-    """A token that is refused is renewed once; that is no refusal of names."""
+    """A token that is refused is no refusal of names: with the next one, which a refresh gets, they are asked for at
+    once. Names themselves never authenticate."""
     one, other = config(cloud, "one"), config(cloud, "other")
     await asking.ask([one])
     cloud.revoke()
+    before = cloud.authentications()
     asking.now += 3600
     await asking.ask([other])
+    assert asking.due([other])
+    assert asking.naming.names.asking
+    assert cloud.authentications() == before
+    await asking.authenticate()
+    await asking.ask([other])
     assert asking.naming.names.configs[other].name == "other"
+
+
+async def test_a_token_that_is_refused_for_names_only(cloud: Cloud, asking: Asking):
+    """Where the next token is refused too, that is the cloud's answer: it is asked again after an hour."""
+    one = config(cloud, "one")
+    cloud.intercept(refused(401), configs_of(cloud))
+    await asking.ask([one])
+    assert asking.due([one])
+    await asking.authenticate()
+    await asking.ask([one])
+    assert not asking.due([one])
+    assert not asking.naming.names.asking
+    asking.now += DENIED
+    assert asking.due([one])
+
+
+async def test_without_a_token_nobody_is_asked(cloud: Cloud, asking: Asking):
+    """While no token is there, names wait for the refresh that gets one, and then need not wait any longer."""
+    one = config(cloud, "one")
+    access = asking._manners.access
+    access.forget(cloud.project(FIRST).id)
+    before = cloud.authentications()
+    await asking.ask([one])
+    assert asking.naming.names.configs == {}
+    assert cloud.authentications() == before
+    assert not cloud.requests.count(path=configs_of(cloud))
+    assert asking.due([one])
 
 
 async def test_an_outage_is_the_whole_cloud_s(cloud: Cloud, asking: Asking):
