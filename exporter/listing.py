@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import msgspec
 
 from exporter.errors import DecodeError, TooLargeError
-from exporter.records import Deployment, Rejection, salvage
+from exporter.records import Deployment, DocumentedDeployment, Rejection, salvage
 from exporter.units import format_size
 
 BATCH_BYTES: Final = 256 * 1024
@@ -43,6 +43,7 @@ _UNFINISHED: Final = 16
 _UNDECIDED: Final = re.compile(r"(?:[.eE][+-]?|\][ \t\n\r]*+(?:\}[ \t\n\r]*+)?)?")
 _GUESSES: Final = 2
 _TOO_DEEP: Final = object()
+_OPENING, _CLOSING, _COMMA = b"[],"
 
 
 class Batch(NamedTuple):
@@ -63,6 +64,7 @@ def _integer(digits: str) -> int | float:
         return float("inf")
 
 
+_ORDINARY: Final = msgspec.json.Decoder(list[DocumentedDeployment])
 _RECORDS: Final = msgspec.json.Decoder(list[Deployment])
 _RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _RECORD: Final = msgspec.json.Decoder(Deployment)
@@ -163,6 +165,8 @@ class ListingDecoder:
 
     def _cut(self) -> Batch | None:
         """One batch from the front of a full buffer, or None where no record is complete."""
+        if (batch := self._cut_in_place()) is not None:
+            return batch
         self._trim()
         buffer = self._buffer
         if buffer.startswith(b"]"):
@@ -187,6 +191,26 @@ class ListingDecoder:
                     return batch
             self._separator = None  # perhaps it was found inside a string: look for another one
         return self._walk(final=False)
+
+    def _cut_in_place(self) -> Batch | None:
+        """The ordinary batch, read where it lies: from the comma after the last one, which stands in for `[`, to one
+        that is for the moment a `]`. None, with nothing changed, where it is not ordinary."""
+        buffer, separator = self._buffer, self._separator
+        if not (self._any and separator is not None and separator.startswith(b"},") and buffer.startswith(b",")):
+            return None
+        end = buffer.rfind(separator) + 1
+        if end <= 0 or not buffer.isascii():
+            return None
+        buffer[0], buffer[end] = _OPENING, _CLOSING
+        try:
+            with memoryview(buffer) as whole, whole[: end + 1] as array:
+                batch = Batch(_ORDINARY.decode(array), [])
+        except (msgspec.DecodeError, RecursionError):
+            batch = None
+        buffer[0] = buffer[end] = _COMMA
+        if batch is not None:
+            del buffer[:end]
+        return batch
 
     def _trim(self) -> None:
         """Forget blanks between two elements and after the list: however many there are, they mean nothing."""

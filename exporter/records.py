@@ -38,6 +38,14 @@ class Deployment(msgspec.Struct, gc=False, frozen=True):
     output_values: Outputs | None = None
 
 
+class DocumentedDeployment(Deployment, gc=False, frozen=True):
+    """One whose status and action are documented, as nearly all are: then both are always the same few objects, which
+    are read and told apart faster than texts."""
+
+    status: Literal["COMPLETE", "IN_PROGRESS", "FAILED"] | None = None
+    action: Literal["CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME"] | None = None
+
+
 def salvage(item: Any) -> Deployment | Rejection:
     """A deployment from one decoded JSON value, keeping all that is usable, or why there is none.
 
