@@ -9,7 +9,10 @@ and shows one as a histogram's buckets and two gauges, as prometheus-client does
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
+from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
 
 from prometheus_client.utils import floatToGoString
@@ -25,6 +28,9 @@ CONTENT_TYPES: Final[Mapping[Format, str]] = {
 }
 END_OF_OPENMETRICS: Final = b"# EOF\n"
 
+# So few lines stay in the processor's cache from when they are written until they are bytes.
+STEP_LINES: Final = 128
+_SPECIAL: Final = re.compile(r'[\\"\n]')
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -39,7 +45,8 @@ class _Escaped(dict[Any, str]):
     """Label values as they stand between quotes, each worked out once."""
 
     def __missing__(self, value: Any) -> str:
-        escaped = self[value] = str(value).translate(_ESCAPES)
+        text = str(value)
+        escaped = self[value] = text.translate(_ESCAPES) if _SPECIAL.search(text) else text
         return escaped
 
 
@@ -72,26 +79,63 @@ def render(family: Family, base: Sequence[str], state: Any) -> Block | None:
     rows = family.rows(state)
     if family.kind in ("histogram", "gaugehistogram"):
         return _histograms(family, fixed, rows, escaped)
-    # A literal percent sign has to survive the template.
-    labels = ",".join([part.replace("%", "%%") for part in fixed] + [f'{label}="%s"' for label in family.labels])
-    template = f"{family.name}{{{labels}}} %s\n" if labels else f"{family.name} %s\n"
     if family.exemplars:
-        return _counters(template, rows, escaped)
-    match len(family.labels):
-        case 0:
-            lines = [template % number(value) for (value,) in rows]
-        case 1:
-            lines = [template % (escaped[a], number(value)) for a, value in rows]
-        case 2:
-            lines = [template % (escaped[a], escaped[b], number(value)) for a, b, value in rows]
-        case 3:
-            lines = [template % (escaped[a], escaped[b], escaped[c], number(value)) for a, b, c, value in rows]
-        case _:
-            lines = [template % (*(escaped[part] for part in row[:-1]), number(row[-1])) for row in rows]
-    if not lines:
-        return None
-    text = (_encoded(lines),)
-    return Block(text, text)
+        return _counters(_template(family, fixed), rows, escaped)
+    lines = _Lines(family, fixed, escaped)
+    remaining = iter(rows)
+    text = BytesIO()
+    while some := list(islice(remaining, STEP_LINES)):
+        text.write(_encoded(lines.of(some)))
+    written = (text.getvalue(),)
+    return Block(written, written) if written[0] else None
+
+
+def _template(family: Family, fixed: Sequence[str]) -> str:
+    """A line with a place for each further label's value and the sample's."""
+    # A literal percent sign has to survive.
+    labels = ",".join([part.replace("%", "%%") for part in fixed] + [f'{label}="%s"' for label in family.labels])
+    return f"{family.name}{{{labels}}} %s\n" if labels else f"{family.name} %s\n"
+
+
+class _Lines(dict[tuple[Any, ...], str]):
+    """Writes one line for each of a family's rows.
+
+    Where there may be many, the first label tells them apart, and what comes between its value and the sample's is one
+    of few texts: by the other labels' values, each is worked out once and kept here.
+    """
+
+    def __init__(self, family: Family, fixed: Sequence[str], escaped: _Escaped) -> None:
+        super().__init__()
+        self._escaped = escaped
+        self._template = _template(family, fixed)
+        self._others = family.labels[1:]
+        self._head = f'{family.name}{{{",".join((*fixed, *family.labels[:1]))}="'
+        self._of = {1: self._of_one, 2: self._of_two, 3: self._of_three}.get(len(family.labels), self._of_any)
+
+    def __missing__(self, values: tuple[Any, ...]) -> str:
+        pairs = zip(self._others, values, strict=True)
+        tail = self[values] = '",' + ",".join(f'{label}="{self._escaped[value]}"' for label, value in pairs) + "} "
+        return tail
+
+    def of(self, rows: Sequence[Row]) -> list[str]:
+        """The lines of some rows."""
+        return self._of(rows)
+
+    def _of_one(self, rows: Sequence[Row]) -> list[str]:
+        head, escaped = self._head, self._escaped
+        return [f'{head}{escaped[a]}"}} {v if type(v) is int else number(v)}\n' for a, v in rows]
+
+    def _of_two(self, rows: Sequence[Row]) -> list[str]:
+        head, escaped = self._head, self._escaped
+        return [f"{head}{escaped[a]}{self[b,]}{v if type(v) is int else number(v)}\n" for a, b, v in rows]
+
+    def _of_three(self, rows: Sequence[Row]) -> list[str]:
+        head, escaped = self._head, self._escaped
+        return [f"{head}{escaped[a]}{self[b, c]}{v if type(v) is int else number(v)}\n" for a, b, c, v in rows]
+
+    def _of_any(self, rows: Sequence[Row]) -> list[str]:
+        template, escaped = self._template, self._escaped
+        return [template % (*(escaped[part] for part in row[:-1]), number(row[-1])) for row in rows]
 
 
 def _counters(template: str, rows: Iterable[Row], escaped: _Escaped) -> Block | None:
