@@ -58,13 +58,14 @@ def options(*, servers: int = 10_000, everything: bool = False) -> FoldOptions:
 
 def refresh(chunks: list[bytes], rules: FoldOptions) -> int:
     """Everything between the bytes and a snapshot."""
-    fold = Fold(rules, asked_at=float(NOW))
+    fold = Fold(rules, asked_at=float(NOW), compact=True)
     decoder = ListingDecoder()
     for chunk in chunks:
         for batch in decoder.feed(chunk):
             fold.add(batch)
     for batch in decoder.close():
         fold.add(batch)
+    assert not fold.repeats(fold.counted())
     return fold.finish().total
 
 

@@ -57,9 +57,11 @@ def _resident() -> int:
 
 async def _refresh(servers: int) -> None:
     """One exporter that refreshes its project once; prints what that took."""
+    from exporter import logs
     from exporter.config import parse
     from exporter.fleet import Fleet
 
+    logs.configure(level="error", format="logfmt")
     settings = {
         "clouds": [{"name": "bench", "cloud": "simulator"}],
         "refresh": {"timeout": "30m", "silence": "10m"},

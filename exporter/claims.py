@@ -13,15 +13,11 @@ that are new.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from itertools import islice, zip_longest
 from typing import Final, NamedTuple
 
-# Up to so many ids are looked up one by one in each project's claims rather than met with all of them.
-FEW: Final = 8
-RUN: Final = 4096
+from exporter.hashes import common, ordered
 
 
 class Guard(NamedTuple):
@@ -64,14 +60,9 @@ class Claims:
         """What a project has claimed, sorted; never changed in place."""
         return self._claims.get(project, _NOTHING)
 
-    def met(self, project: str, new: AbstractSet[int]) -> AbstractSet[int]:
-        """Those of these deployments that other projects have claimed by now."""
-        found: set[int] = set()
-        if new:
-            for other, hashes in self._claims.items():
-                if other != project:
-                    found |= _meeting(new, hashes)
-        return found
+    def met(self, project: str, new: array[int]) -> int:
+        """How many of these deployments (sorted) other projects have claimed by now; none has two claims."""
+        return sum(len(common(new, had)) for other, had in self._claims.items() if other != project) if new else 0
 
     def gained(self, project: str, contested: Mapping[str, AbstractSet[int]]) -> list[str]:
         """Who gave up, while this project's refresh was under way, all that it met of theirs."""
@@ -144,22 +135,3 @@ class Claims:
 
 
 _NOTHING: Final[array[int]] = array("q")
-
-
-def ordered(hashes: Iterable[int]) -> array[int]:
-    """The hashes, sorted. In steps: sorting all of many at once would hold the interpreter's lock for as long."""
-    source = iter(hashes)
-    runs: list[list[int]] = []
-    while run := sorted(islice(source, RUN)):
-        runs.append(run)
-    while len(runs) > 1:
-        # Two runs, one after the other, are merged in linear time.
-        runs = [sorted(one + (other or [])) for one, other in zip_longest(runs[::2], runs[1::2])]
-    return array("q", runs[0] if runs else ())
-
-
-def _meeting(new: AbstractSet[int], claimed: array[int]) -> AbstractSet[int]:
-    """Those of the new ones that are claimed (sorted)."""
-    if len(new) > FEW:
-        return new & set(claimed) if len(claimed) < len(new) else {*new}.intersection(claimed)
-    return {each for each in new if (place := bisect_left(claimed, each)) < len(claimed) and claimed[place] == each}

@@ -64,7 +64,7 @@ def _integer(digits: str) -> int | float:
         return float("inf")
 
 
-_ORDINARY: Final = msgspec.json.Decoder(list[DocumentedDeployment])
+_ORDINARY: Final[msgspec.json.Decoder[list[Deployment]]] = msgspec.json.Decoder(list[DocumentedDeployment])
 _RECORDS: Final = msgspec.json.Decoder(list[Deployment])
 _RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _RECORD: Final = msgspec.json.Decoder(Deployment)

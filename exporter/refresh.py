@@ -10,7 +10,6 @@ import asyncio
 import random
 from array import array
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,7 @@ import structlog
 
 from exporter import pace
 from exporter.access import CloudAccess, Token
-from exporter.claims import Claims, ordered
+from exporter.claims import Claims
 from exporter.clock import Clock
 from exporter.config import CloudLimits, Refresh
 from exporter.errors import RAISE, AnswerError, Api, DeadlineError, InternalError, RefreshError
@@ -29,6 +28,7 @@ from exporter.families import CONFIG_NAMES, CONFIGS, SERVER_NAMES
 from exporter.finishes import Events, Finishes, Ledger, events
 from exporter.fold import Fold, FoldOptions
 from exporter.gate import Gate
+from exporter.hashes import ordered, without
 from exporter.names import NO_NAMES, ConfigTally, Names, named
 from exporter.naming import Manners, Naming
 from exporter.orchestration import Listing
@@ -110,8 +110,10 @@ class _Found(NamedTuple):
     snapshot: Snapshot
     blocks: Mapping[str, Block]
     counted: array[int]
-    new: AbstractSet[int]
+    new: array[int]
     """What was counted and not yet claimed."""
+    repeats: bool
+    """Whether what was counted is wrong, for the listing shows a deployment twice."""
 
 
 class ProjectWatch:
@@ -137,6 +139,8 @@ class ProjectWatch:
         self._stretch = pace.Stretch()
         self._unfiltered = False
         """Whether the log has it that the cloud sends what it was not asked for."""
+        self._repeats = False
+        """Whether a listing showed a deployment twice."""
         self._fold: Fold | None = None
         """The last one, kept only in a cloud where deployments may change hands."""
         self._whole: Snapshot | None = None
@@ -363,11 +367,15 @@ class ProjectWatch:
 
     async def _list(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
         found = await self._list_once(shared, token, stopwatch)
+        if found.repeats:
+            # No Heat does that. Counted once more, and ever after, in the way that keeps all ids at hand.
+            self._repeats = True
+            found = await self._list_once(shared, token, stopwatch)
         met = shared.claims.met(self.key.project_id, found.new)
         if not met:
             return found
         shared.overlap()
-        if len(met) < len(found.counted):
+        if met < len(found.counted):
             # Count once more, leaving out what others show. What they claim meanwhile is left out the next time.
             return await self._list_once(shared, token, stopwatch)
         found.fold.disclaim()
@@ -387,6 +395,7 @@ class ProjectWatch:
             guard=guard,
             names=names,
             memory=shared.finishes.memory(self.key.project_id),
+            compact=not self._repeats and not shared.claims.overlapping,
         )
         size = foreign = 0
         for number, server in enumerate(shared.servers or (None,)):
@@ -438,18 +447,18 @@ class ProjectWatch:
         """What a fold found, ready to be shown; a large one is finished beside the event loop."""
         own = shared.claims.of(self.key.project_id)
 
-        def count() -> tuple[Snapshot, ConfigTally, frozenset[str], Events, array[int], AbstractSet[int]]:
+        def count() -> tuple[Snapshot, ConfigTally, frozenset[str], Events, array[int], array[int], bool]:
             counted = fold.counted()
             tally = fold.tally()
             whole = self._named(shared, fold.finish(response_bytes=size), tally, names)
             told = events(fold.sighted(), bounds=shared.duration_bounds, asked_at=fold.asked_at)
-            new = counted.difference(own)
             # Mostly it is what it was.
-            claimed = own if not new and len(counted) == len(own) else ordered(counted)
-            return whole, tally, tally.ids, told, claimed, new
+            known = counted == own
+            new = array("q") if known else without(counted, own)
+            return whole, tally, tally.ids, told, own if known else counted, new, not known and fold.repeats(counted)
 
         large = fold.listed > LARGE_LISTING
-        whole, tally, configs, told, counted, new = await run_beside(large, count, name="count")
+        whole, tally, configs, told, counted, new, repeats = await run_beside(large, count, name="count")
         snapshot = shared.fit(self.key, whole)
         return _Found(
             shared=shared,
@@ -466,6 +475,7 @@ class ProjectWatch:
             blocks=await run_beside(large, partial(shared.render, self.state, snapshot), name="render"),
             counted=counted,
             new=new,
+            repeats=repeats,
         )
 
     def _named(self, shared: Surroundings, snapshot: Snapshot, tally: ConfigTally, names: Names) -> Snapshot:
@@ -541,7 +551,7 @@ class ProjectWatch:
         What others have handed over while it was being counted apart is claimed too; the result is by whom."""
         claims = self._shared.claims
         project = self.key.project_id
-        contested = {claimer: fold.counted() for claimer, fold in found.fold.contested.items()}
+        contested = {claimer: set(fold.counted()) for claimer, fold in found.fold.contested.items()}
         gained = claims.gained(project, contested)
         counted = found.counted
         if gained:

@@ -274,7 +274,8 @@ async def test_07_an_unusable_field_costs_only_itself(cloud: Cloud):
 
 
 async def test_07_duplicates_are_counted_once(cloud: Cloud):
-    """A deployment that stands in a listing three times is one deployment and two duplicates."""
+    """A deployment that stands in a listing three times is one deployment and two duplicates; that costs one further
+    listing when it is noticed, and none later."""
     project = cloud.project(SECOND)
     twin = {"id": "twin", "status": "FAILED", "action": "CREATE", "server_id": "s"}
     # So large that what follows is decoded in another batch.
@@ -288,8 +289,10 @@ async def test_07_duplicates_are_counted_once(cloud: Cloud):
         assert page.value(PER_SERVER, project=SECOND, server_id="s", status="FAILED", action="CREATE") == 1
         assert page.value("heat_duplicate_records_total", project=SECOND) == 2
         assert page.value("heat_up", project=SECOND) == 1
+        assert cloud.asked(SECOND) == 2
         await watch_of(fleet, SECOND).refresh()
         assert page_of(fleet).value("heat_duplicate_records_total", project=SECOND) == 4
+        assert cloud.asked(SECOND) == 3
 
 
 @contextmanager

@@ -1,0 +1,55 @@
+"""Many hashes, sorted and compared in steps, held against sets of them."""
+
+import random
+from array import array
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.hashes import FEW, STEP, common, ordered, repeated, without
+
+SIZES = (0, 1, FEW, FEW + 1, STEP - 1, STEP, STEP + 1, 3 * STEP + 3)
+"""Around each size at which another way is taken."""
+
+
+def hashes(chance: random.Random, size: int) -> set[int]:
+    """So many different ones, over all that 64 bits hold."""
+    found: set[int] = set()
+    while len(found) < size:
+        found.add(chance.randrange(-(2**63), 2**63))
+    return found
+
+
+@given(size=st.sampled_from(SIZES), seed=st.integers(0, 100))
+def test_hashes_are_sorted(size: int, seed: int) -> None:
+    """However many there are, they are sorted as `sorted` does, those that stand there twice too."""
+    chance = random.Random(seed)
+    some = [*hashes(chance, size), *hashes(random.Random(seed), size // 2)]
+    assert ordered(some) == array("q", sorted(some))
+
+
+@given(size=st.sampled_from(SIZES), place=st.floats(0, 1, exclude_max=True), seed=st.integers(0, 100))
+def test_a_repetition_is_found(size: int, place: float, seed: int) -> None:
+    """One that stands there twice is found wherever it is, also where two steps meet; without one there is none."""
+    sorted_ones = ordered(hashes(random.Random(seed), size))
+    assert not repeated(sorted_ones)
+    if size:
+        sorted_ones.insert(int(place * size), sorted_ones[int(place * size)])
+        assert repeated(sorted_ones)
+
+
+def test_a_repetition_between_two_steps() -> None:
+    """The last one of a step, once more as the first of the next."""
+    some = array("q", range(2 * STEP))
+    some[STEP] = some[STEP - 1]
+    assert repeated(some)
+
+
+@given(sizes=st.tuples(*3 * [st.sampled_from(SIZES)]), seed=st.integers(0, 100))
+def test_two_are_compared(sizes: tuple[int, int, int], seed: int) -> None:
+    """What both have and what only one has is what sets say."""
+    chance = random.Random(seed)
+    one, other, both = (hashes(chance, size) for size in sizes)
+    mine, theirs = ordered(one | both), ordered(other | both)
+    assert without(mine, theirs) == ordered((one | both) - (other | both))
+    assert common(mine, theirs) == common(theirs, mine) == ordered((one | both) & (other | both))
