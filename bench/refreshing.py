@@ -60,7 +60,9 @@ async def _refresh(servers: int) -> None:
     from exporter import logs
     from exporter.config import parse
     from exporter.fleet import Fleet
+    from exporter.serve import settle_interpreter
 
+    settle_interpreter()
     logs.configure(level="error", format="logfmt")
     settings = {
         "clouds": [{"name": "bench", "cloud": "simulator"}],

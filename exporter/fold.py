@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from operator import attrgetter
+from itertools import islice, repeat
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 from exporter.claims import Guard
@@ -36,6 +37,7 @@ from exporter.snapshot import (
     ServerRow,
     Snapshot,
 )
+from exporter.steps import sorted_in_steps
 
 CODES_LIMIT: Final = 64
 # Records that are counted at a time: groups of fewer cost more each, of more leave the processor's cache.
@@ -43,6 +45,7 @@ STEP_RECORDS: Final = 1000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ZERO: Final = timedelta()
 _config_id: Final = attrgetter("config_id")
+_server_id: Final[Callable[[ServerRow], str]] = itemgetter(0)
 # How many times what is wanted is kept before the rest is sorted out.
 _SORTED_AT: Final = 8
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -522,14 +525,18 @@ class Fold:
         limit = self._options.servers
         if not limit:
             return (), 0
+        rows: list[ServerRow] = []
+        for (status, action), cell in sorted(cells.items(), key=itemgetter(0)):
+            rows += map(ServerRow._make, zip(cell.servers, repeat(status), repeat(action), cell.servers.values()))
         troubled = self._troubled
-        rows: dict[str, list[ServerRow]] = {}
-        for (status, action), cell in sorted(cells.items()):
-            for server, count in cell.servers.items():
-                rows.setdefault(server, []).append(ServerRow(server, status, action, count))
-        order = sorted(rows, key=lambda server: (-troubled[server], server))
-        shown = tuple(row for server in order[:limit] for row in rows[server])
-        return shown, sum(len(rows[server]) for server in order[limit:])
+        hurt = sorted_in_steps((row for row in rows if row[0] in troubled), key=lambda row: (-troubled[row[0]], row[0]))
+        order = hurt + sorted_in_steps((row for row in rows if row[0] not in troubled), key=_server_id)
+        servers = dict.fromkeys(map(_server_id, order))
+        if len(servers) > limit:
+            kept = set(islice(servers, limit))
+            size = sum(row[0] in kept for row in order)
+            return tuple(order[:size]), len(order) - size
+        return tuple(order), 0
 
 
 def _bounded(values: set[str], documented: Iterable[str]) -> dict[str, str]:

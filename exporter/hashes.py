@@ -11,8 +11,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-STEP: Final = 4096
-"""How many are looked at by one call."""
+from exporter.steps import STEP
+
 # Up to so many are looked up one by one.
 FEW: Final = 8
 _BITS: Final = 8
@@ -38,6 +38,8 @@ def repeated(hashes: array[int]) -> bool:
 
 def without(hashes: array[int], others: array[int]) -> array[int]:
     """Those of the hashes that are not among others; all are sorted, and so is the result."""
+    if not others:
+        return hashes
     result = array("q")
     for run in _runs(hashes):
         result.extend(sorted(set(run).difference(_between(others, run))))

@@ -7,6 +7,7 @@ import gc
 import re
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from exporter.webconfig import Loaded
 
 SHUTDOWN_SECONDS: Final = 2.0
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 100)
+SWITCH_INTERVAL: Final = 0.001
 
 log = structlog.get_logger("serve")
 
@@ -126,15 +128,18 @@ class Settings:
                 )
 
 
-def settle_garbage() -> None:
-    """Let the collector of cycles look at what is new only, and seldom.
+def settle_interpreter() -> None:
+    """Have the event loop held up for short times only.
 
-    It holds up everything while it goes through all rows of all projects, which are never in a cycle: with Python's own
-    thresholds that was most of the time that 100,000 deployments held up the event loop, and a third of their CPU.
+    The collector of cycles looks at what is new only, and seldom: it holds up everything while it goes through all rows
+    of all projects, which are never in a cycle. With Python's own thresholds that was most of the time that 100,000
+    deployments held up the event loop, and a third of their CPU. And whoever counts or writes a large listing in
+    another thread hands the interpreter over soon.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+    sys.setswitchinterval(SWITCH_INTERVAL)
 
 
 async def serve(load: Callable[[], Config], settings: Settings) -> None:
@@ -142,7 +147,7 @@ async def serve(load: Callable[[], Config], settings: Settings) -> None:
 
     ConfigError where a configuration or a cloud's entry can't be used or an address can't be had.
     """
-    settle_garbage()
+    settle_interpreter()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,7 +6,8 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.hashes import FEW, STEP, common, ordered, repeated, without
+from exporter.hashes import FEW, common, ordered, repeated, without
+from exporter.steps import STEP
 
 SIZES = (0, 1, FEW, FEW + 1, STEP - 1, STEP, STEP + 1, 3 * STEP + 3)
 """Around each size at which another way is taken."""
