@@ -138,9 +138,16 @@ class Listeners:
             for server in servers:
                 server.close()
             raise ConfigError(f"can't listen: {error.strerror or error}") from None
-        for server in self._servers:
-            server.close()
-        self._servers = servers
+        former, self._servers = self._servers, servers
+        for server in former:
+            for each in server.sockets:
+                loop.remove_reader(each)
+        try:
+            # A server that is closed leaves those whom it has just accepted without an answer: they have their turn.
+            await asyncio.sleep(0)
+        finally:
+            for server in former:
+                server.close()
 
     def close(self) -> None:
         """Listen no more."""
