@@ -65,6 +65,7 @@ def refresh(chunks: list[bytes], rules: FoldOptions) -> int:
             fold.add(batch)
     for batch in decoder.close():
         fold.add(batch)
+    fold.close()
     assert not fold.repeats(fold.counted())
     return fold.finish().total
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from bench import peers
 from bench.render import BASE, FAMILY, snapshot
 from bench.table import Row
+from exporter.deflate import gzip_member, piece
 from exporter.exposition import CONTENT_TYPES, render
-from exporter.page import gzip_member, piece
 
 OURS, NGINX, PUSHGATEWAY = 19191, 19192, 19193
 SECONDS = 4

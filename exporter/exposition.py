@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from prometheus_client.utils import floatToGoString
 
+from exporter.deflate import Piece, piece
 from exporter.families import SCOPE_LABELS, Family, Row
 from exporter.snapshot import Distribution, Exemplar
 
@@ -28,6 +29,7 @@ CONTENT_TYPES: Final[Mapping[Format, str]] = {
 }
 END_OF_OPENMETRICS: Final = b"# EOF\n"
 
+LARGE_BLOCK: Final = 16 * 1024
 # So few lines stay in the processor's cache from when they are written until they are bytes.
 STEP_LINES: Final = 128
 _SPECIAL: Final = re.compile(r'[\\"\n]')
@@ -39,6 +41,8 @@ class Block(NamedTuple):
 
     text: tuple[bytes, ...]
     openmetrics: tuple[bytes, ...]
+    ready: Piece | None = None
+    """The one text of both formats as a piece of a page, where it is so large that compressing it takes long."""
 
 
 class _Escaped(dict[Any, str]):
@@ -86,8 +90,10 @@ def render(family: Family, base: Sequence[str], state: Any) -> Block | None:
     text = BytesIO()
     while some := list(islice(remaining, STEP_LINES)):
         text.write(_encoded(lines.of(some)))
-    written = (text.getvalue(),)
-    return Block(written, written) if written[0] else None
+    written = text.getvalue()
+    if not written:
+        return None
+    return Block((written,), (written,), piece(written) if len(written) > LARGE_BLOCK else None)
 
 
 def _template(family: Family, fixed: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from exporter.claims import Guard
 from exporter.finishes import Memory, Sighted, Sightings
-from exporter.hashes import ordered, repeated
+from exporter.hashes import Gathered, ordered, repeated
 from exporter.listing import Batch
 from exporter.names import UNKNOWN, ConfigTally, Names
 from exporter.records import Deployment, exit_code
@@ -233,7 +233,7 @@ class Fold:
         self._rejected: Counter[str] = Counter()
         self._duplicates = 0
         self._compact = compact
-        self._seen: set[int] | array[int] = array("q") if compact else set()
+        self._seen: set[int] | Gathered = Gathered() if compact else set()
         self._pending: list[Deployment] = []
         self._names = names
         self._memory = memory
@@ -259,6 +259,8 @@ class Fold:
 
     def _count_pending(self) -> None:
         records, self._pending = self._pending, []
+        if not records:
+            return
         if (admits := self._options.admits) is not None:
             records = [record for record in records if admits(record.server_id)]
         groups: defaultdict[tuple[str | None, str | None], list[Deployment]] = defaultdict(list)
@@ -274,7 +276,7 @@ class Fold:
         hashes = [hash(record.id) for record in records]
         self._revisited = self._sightings.revisited(hashes)
         seen = self._seen
-        if isinstance(seen, array):
+        if isinstance(seen, Gathered):
             seen.extend(hashes)
             return records
         if seen.isdisjoint(hashes) and len(set(hashes)) == len(hashes):
@@ -319,7 +321,9 @@ class Fold:
     def counted(self) -> array[int]:
         """The hashes of the deployments that this fold counts, sorted."""
         claimed = self.guard.claimed
-        return ordered(each for each in self._seen if each not in claimed) if claimed else ordered(self._seen)
+        if claimed:
+            return ordered(each for each in self._seen if each not in claimed)
+        return self._seen.ordered() if isinstance(self._seen, Gathered) else ordered(self._seen)
 
     def repeats(self, counted: array[int]) -> bool:
         """Whether a compact fold was wrong to take it that no deployment is shown twice, as these hashes tell."""

@@ -15,20 +15,60 @@ from exporter.steps import STEP
 
 # Up to so many are looked up one by one.
 FEW: Final = 8
-_BITS: Final = 8
+_BITS: Final = 4
 _PARTS: Final = 1 << _BITS
+_MASK: Final = _PARTS - 1
+
+
+class Gathered:
+    """Hashes that come in any order, kept by their first bits until all are there; sorted they are in memory once."""
+
+    def __init__(self, hashes: Iterable[int] = (), *, shift: int = 64 - _BITS) -> None:
+        """`shift`: how many bits come after those that matter; the ones before are the same in all hashes."""
+        self._shift = shift
+        self._parts: list[array[int]] = [array("q") for _ in range(_PARTS)]
+        self._ordered: array[int] | None = None
+        self.extend(hashes)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts)) if self._ordered is None else len(self._ordered)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ordered())
+
+    def extend(self, hashes: Iterable[int]) -> None:
+        """Add some more, before they are sorted."""
+        assert self._ordered is None
+        parts, shift = self._parts, self._shift
+        for each in hashes:
+            parts[(each >> shift) & _MASK].append(each)
+
+    def ordered(self) -> array[int]:
+        """All of them, sorted."""
+        if self._ordered is None:
+            self._ordered = array("q")
+            for part in self.sorted_parts():
+                self._ordered.extend(part)
+        return self._ordered
+
+    def sorted_parts(self) -> Iterator[list[int]]:
+        """All of them, sorted, a part at a time, which is then no longer kept."""
+        half = _PARTS // 2
+        # The very first bit is the sign: negative ones come first.
+        parts = self._parts[half:] + self._parts[:half] if self._shift == 64 - _BITS else self._parts
+        self._parts = []
+        parts.reverse()
+        while parts:
+            part = parts.pop()  # out of memory as soon as it is sorted
+            if len(part) <= 2 * STEP or self._shift < _BITS:
+                yield sorted(part)
+            else:
+                yield from Gathered(part, shift=self._shift - _BITS).sorted_parts()
 
 
 def ordered(hashes: Iterable[int]) -> array[int]:
     """The hashes, sorted."""
-    # By their first bits: evenly spread, as hashes are, so no part is large.
-    parts: list[array[int]] = [array("q") for _ in range(_PARTS)]
-    for each in hashes:
-        parts[each >> (64 - _BITS)].append(each)
-    result = array("q")
-    for part in (*parts[_PARTS // 2 :], *parts[: _PARTS // 2]):  # negative ones first
-        result.extend(sorted(part))
-    return result
+    return Gathered(hashes).ordered()
 
 
 def repeated(hashes: array[int]) -> bool:

@@ -11,62 +11,16 @@ A joined page is kept until the next change, so that a scrape sends bytes that a
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, NamedTuple
 
-from isal import isal_zlib
-
-from exporter.exposition import FORMATS, Block, Format, headers
+from exporter.deflate import Deflated, Piece, joined, piece
+from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
 from exporter.families import Family
 
 BUNDLE_MEMBERS: Final = 64
-LARGE_BLOCK: Final = 16 * 1024
-
-_GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-_LAST_BLOCK: Final = b"\x03\x00"
-
-
-class Deflated(NamedTuple):
-    """A deflate stream that ends in a full flush, with the CRC and the size of what it decompresses to."""
-
-    stream: bytes
-    crc: int
-    size: int
-
-
-class Piece(NamedTuple):
-    """Some bytes of a page, plain and compressed."""
-
-    plain: bytes
-    deflated: Deflated
-
-
-def piece(plain: bytes) -> Piece:
-    """A piece of these bytes."""
-    compressor = isal_zlib.compressobj(level=1, wbits=-15)
-    stream = compressor.compress(plain) + compressor.flush(isal_zlib.Z_FULL_FLUSH)
-    return Piece(plain, Deflated(stream, isal_zlib.crc32(plain), len(plain)))
-
-
-def joined(parts: Iterable[Deflated]) -> Deflated:
-    """The parts, one after the other, as one stream."""
-    streams = []
-    crc = size = 0
-    for part in parts:
-        streams.append(part.stream)
-        crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
-        size += part.size
-    return Deflated(b"".join(streams), crc, size)
-
-
-def gzip_member(*parts: Deflated) -> bytes:
-    """One gzip member that decompresses to what the parts do, one after the other."""
-    whole = joined(parts)
-    trailer = struct.pack("<II", whole.crc & 0xFFFFFFFF, whole.size & 0xFFFFFFFF)
-    return b"".join((_GZIP_HEADER, whole.stream, _LAST_BLOCK, trailer))
 
 
 @dataclass(slots=True)
@@ -78,8 +32,8 @@ class _Shelf:
     pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
     """By (bundle, -1) for the small blocks of a bundle, (bundle, slot) for a large one; kept in order."""
 
-    def put(self, slot: int, block: bytes) -> bool:
-        """Set (or with b"" remove) the block of a slot; False where it was just that."""
+    def put(self, slot: int, block: bytes, ready: Piece | None) -> bool:
+        """Set (or with b"" remove) the block of a slot, `ready` as a piece if large; False where it was just that."""
         before = self.blocks.get(slot, b"")
         if before == block:
             return False
@@ -89,7 +43,7 @@ class _Shelf:
             del self.blocks[slot]
         bundle = slot // BUNDLE_MEMBERS
         if len(block) > LARGE_BLOCK:
-            self._set((bundle, slot), block)
+            self._set((bundle, slot), block, ready)
         elif len(before) > LARGE_BLOCK:
             self._set((bundle, slot), b"")
         if len(before) <= LARGE_BLOCK or len(block) <= LARGE_BLOCK:
@@ -98,14 +52,14 @@ class _Shelf:
             self._set((bundle, -1), b"".join(each for each in small if len(each) <= LARGE_BLOCK))
         return True
 
-    def _set(self, place: tuple[int, int], plain: bytes) -> None:
+    def _set(self, place: tuple[int, int], plain: bytes, ready: Piece | None = None) -> None:
         if not plain:
             self.pieces.pop(place, None)
         elif place in self.pieces:
             if self.pieces[place].plain != plain:
-                self.pieces[place] = piece(plain)
+                self.pieces[place] = ready or piece(plain)
         else:
-            self.pieces[place] = piece(plain)
+            self.pieces[place] = ready or piece(plain)
             self.pieces = dict(sorted(self.pieces.items()))
 
 
@@ -174,7 +128,10 @@ class Page:
         changed = False
         for family, format, part, shelf in self._feeds:
             block = blocks.get(family)
-            changed |= shelf.put(slot, getattr(block, format)[part] if block else b"")
+            if block is None:
+                changed |= shelf.put(slot, b"", None)
+            else:
+                changed |= shelf.put(slot, getattr(block, format)[part], block.ready)
         if changed:
             self._plain, self._deflated = {}, {}
 

@@ -17,13 +17,13 @@ from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from yarl import URL
 
+from exporter.deflate import gzip_member, piece
 from exporter.errors import ConfigError, ProjectQueryError
 from exporter.exposition import CONTENT_TYPES, END_OF_OPENMETRICS, Format
 from exporter.families import named
 from exporter.fleet import Fleet
 from exporter.lookup import sought
 from exporter.negotiation import accepts_gzip, choose_format
-from exporter.page import gzip_member, piece
 from exporter.site import Site
 
 log = structlog.get_logger("web")

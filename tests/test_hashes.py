@@ -6,7 +6,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.hashes import FEW, common, ordered, repeated, without
+from exporter.hashes import FEW, Gathered, common, ordered, repeated, without
 from exporter.steps import STEP
 
 SIZES = (0, 1, FEW, FEW + 1, STEP - 1, STEP, STEP + 1, 3 * STEP + 3)
@@ -54,3 +54,21 @@ def test_two_are_compared(sizes: tuple[int, int, int], seed: int) -> None:
     mine, theirs = ordered(one | both), ordered(other | both)
     assert without(mine, theirs) == ordered((one | both) - (other | both))
     assert common(mine, theirs) == common(theirs, mine) == ordered((one | both) & (other | both))
+
+
+@given(size=st.sampled_from(SIZES), batch=st.integers(1, 2000), seed=st.integers(0, 100))
+def test_hashes_are_gathered(size: int, batch: int, seed: int) -> None:
+    """In whatever batches they come, they are counted, and sorted however often that is asked for."""
+    some = [*hashes(random.Random(seed), size)] * 2
+    gathered = Gathered()
+    for start in range(0, len(some), batch):
+        gathered.extend(some[start : start + batch])
+    assert len(gathered) == len(some)
+    assert gathered.ordered() == array("q", sorted(some)) == gathered.ordered()
+    assert list(gathered) == sorted(some)
+
+
+def test_hashes_that_are_alike() -> None:
+    """Many that begin with the same bits, even all of them, are sorted too."""
+    some = [*range(20 * STEP, 0, -1), *(3 * STEP * [7]), -1, 2**63 - 1, -(2**63)]
+    assert ordered(some) == array("q", sorted(some))

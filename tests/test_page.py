@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.exposition import FORMATS, Block, Format, headers
+from exporter.deflate import Piece, gzip_member, joined, piece
+from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
 from exporter.families import FAMILIES, Family
-from exporter.page import BUNDLE_MEMBERS, LARGE_BLOCK, Page, Piece, gzip_member, joined, piece
+from exporter.page import BUNDLE_MEMBERS, Page
 
 BY_NAME = {family.name: family for family in FAMILIES}
 GAUGE = "heat_software_deployments"

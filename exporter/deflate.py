@@ -1,0 +1,52 @@
+"""Pieces of a gzip page: deflate streams that can stand in any order, and one ordinary member made of them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from isal import isal_zlib
+
+_GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_LAST_BLOCK: Final = b"\x03\x00"
+
+
+class Deflated(NamedTuple):
+    """A deflate stream that ends in a full flush, with the CRC and the size of what it decompresses to."""
+
+    stream: bytes
+    crc: int
+    size: int
+
+
+class Piece(NamedTuple):
+    """Some bytes of a page, plain and compressed."""
+
+    plain: bytes
+    deflated: Deflated
+
+
+def piece(plain: bytes) -> Piece:
+    """A piece of these bytes."""
+    compressor = isal_zlib.compressobj(level=1, wbits=-15)
+    stream = compressor.compress(plain) + compressor.flush(isal_zlib.Z_FULL_FLUSH)
+    return Piece(plain, Deflated(stream, isal_zlib.crc32(plain), len(plain)))
+
+
+def joined(parts: Iterable[Deflated]) -> Deflated:
+    """The parts, one after the other, as one stream."""
+    streams = []
+    crc = size = 0
+    for part in parts:
+        streams.append(part.stream)
+        crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
+        size += part.size
+    return Deflated(b"".join(streams), crc, size)
+
+
+def gzip_member(*parts: Deflated) -> bytes:
+    """One gzip member that decompresses to what the parts do, one after the other."""
+    whole = joined(parts)
+    trailer = struct.pack("<II", whole.crc & 0xFFFFFFFF, whole.size & 0xFFFFFFFF)
+    return b"".join((_GZIP_HEADER, whole.stream, _LAST_BLOCK, trailer))
