@@ -96,6 +96,9 @@ app.kubernetes.io/part-of: {{ include "hde.name" . }}
 {{- fail (printf "config.clouds: %q is no entry of openstack.clouds, which has: %s" $entry.cloud (keys $openstack.clouds | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
+{{- if and (gt (len $openstack.clouds) 1) (not $openstack.cloud) (not .Values.config.clouds) (not .Values.existingConfigMap) -}}
+{{- fail (printf "openstack.cloud: say which entry of openstack.clouds to watch, or list them in config.clouds: %s" (keys $openstack.clouds | sortAlpha | join ", ")) -}}
+{{- end -}}
 {{- if and $openstack.cloud $openstack.clouds (not (hasKey $openstack.clouds $openstack.cloud)) -}}
 {{- fail (printf "openstack.cloud: %q is no entry of openstack.clouds, which has: %s" $openstack.cloud (keys $openstack.clouds | sortAlpha | join ", ")) -}}
 {{- end -}}
@@ -134,19 +137,19 @@ app.kubernetes.io/part-of: {{ include "hde.name" . }}
 {{- /* One probe: its path, and its times from the values. */ -}}
 {{- define "hde.probe" -}}
 {{- $values := .root.Values -}}
-{{- if eq $values.web.probe "httpGet" }}
+{{- if eq $values.web.probe "httpGet" -}}
 httpGet:
   path: {{ .path }}
   port: metrics
   scheme: {{ include "hde.scheme" .root | upper }}
-{{- else if eq $values.web.probe "exec" }}
+{{- else if eq $values.web.probe "exec" -}}
 exec:
   command:
     - /opt/heat-deployment-exporter/bin/python
     - -I
     - /opt/heat-deployment-exporter/share/healthy.py
     - {{ include "hde.scheme" .root }}://127.0.0.1:{{ $values.containerPort }}{{ .path }}
-{{- else }}
+{{- else -}}
 tcpSocket:
   port: metrics
 {{- end }}
@@ -300,7 +303,7 @@ spec:
   topologySpreadConstraints:
     {{- range . }}
     {{- $selector := dict "labelSelector" (dict "matchLabels" (include "hde.podSelector" $ | fromYaml)) }}
-    - {{- toYaml (merge (deepCopy .) (ternary dict $selector (hasKey . "labelSelector"))) | nindent 6 }}
+    - {{ toYaml (merge (deepCopy .) (ternary dict $selector (hasKey . "labelSelector"))) | nindent 6 | trim }}
     {{- end }}
   {{- end }}
   {{- with .Values.priorityClassName }}
@@ -323,4 +326,9 @@ spec:
 {{- define "hde.podSelector" -}}
 {{ include "hde.selectorLabels" . }}
 app.kubernetes.io/component: exporter
+{{- end -}}
+
+{{- /* Values of a kind of update without those that only a rolling one may have. */ -}}
+{{- define "hde.update" -}}
+{{- if eq .type "RollingUpdate" }}{{ toYaml . }}{{ else }}{{ pick . "type" | toYaml }}{{ end -}}
 {{- end -}}
