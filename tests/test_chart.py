@@ -290,6 +290,18 @@ def test_a_change_of_contents_makes_new_pods(helm: Helm):
     assert template(serviceMonitor__interval='"2m"') == template()
 
 
+def test_the_image_has_what_is_run_in_it(renderings: dict[str, list[Json]]):
+    """What probes and `helm test` run is the image's own health check, under its path there."""
+    match = re.search(r"^ +CMD (\[.*healthy\.py\"\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert match is not None
+    check = json.loads(match[1])
+    for objects in renderings.values():
+        assert only(objects, "Pod")["spec"]["containers"][0]["command"][:-1] == check
+    (container,) = workload(renderings["secrets"])["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["exec"]["command"][:-1] == check
+
+
 def test_images(helm: Helm):
     """The image is the chart's version under a plain name, or where a registry, a tag or a digest say it is."""
 
