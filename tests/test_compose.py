@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft201909Validator
+from openstack.config.loader import CONFIG_FILES
 
+from exporter import cli
 from tests.programs import compose
 from tests.programs.available import require
 from tests.programs.compose import FILE, OVERRIDE, YOUNGER, Stack, mounts, published, running, services
@@ -96,6 +98,18 @@ def test_the_exporter_is_the_image_s():
     assert exporter["healthcheck"]["test"] == ["CMD", *json.loads(match[1])]
     assert exporter["command"] == ["demo", f"--web.listen-address=:{published(exporter)}"]
     assert f"EXPOSE {published(exporter)}" in text
+
+
+def test_a_cloud_of_your_own():
+    """The second file has `serve` read clouds.yaml where openstacksdk looks for it, and listen where the port is."""
+    exporter = yaml.safe_load(OVERRIDE.read_text())["services"]["exporter"]
+    (volume,) = exporter["volumes"]
+    match = re.fullmatch(r"\$\{CLOUDS_YAML:\?[^}]+\}:(/[^:]+):ro", volume)
+    assert match is not None
+    assert match[1] in CONFIG_FILES
+    assert set(exporter["environment"]) == {"OS_CLOUD"}
+    assert exporter["command"] == ["serve"]
+    assert f":{published(SERVICES['exporter'])}" == cli.DEFAULT_ADDRESS
 
 
 def test_services_wait_for_services():
