@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench import decode, peers, refreshing, render, serving, starting
+from bench import decode, heat, many, peers, refreshing, render, serving, starting
 from bench.table import Row, shown, write
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -29,16 +29,28 @@ def main() -> None:
         rows.extend(found)
 
     runs = 3 if quick else 7
+    series = 20_000 if quick else 100_000
+    large = 0 if quick else 1_000_000
     for size, servers in ((10_000, 2_000),) if quick else ((1_000, 200), (10_000, 2_000), (100_000, 20_000)):
         measure(f"decoding {size:,} deployments", decode.rows(size, servers=servers, runs=runs))
     measure("ten times the deployments", [decode.growth(1_000 if quick else 10_000, servers=2_000, runs=runs)])
-    measure("rendering", render.rows(20_000 if quick else 100_000, runs=runs))
-    measure("refreshing", refreshing.rows(large=0 if quick else 1_000_000, runs=1 if quick else 5))
+    measure("rendering", render.rows(series, runs=runs))
+    measure("memory of refreshes", refreshing.memory(large=large))
+    measure("the event loop during refreshes", [refreshing.stalls(runs=1 if quick else 5)])
+    if large:
+        measure("scrapes during a refresh", [refreshing.scrapes(large)])
+    measure("many projects", [many.refreshing(100 if quick else 2_000)])
+    measure("scrapes of many projects", many.scraping(200 if quick else 2_000, scrapes=100 if quick else 400))
+    measure("memory of a page", [serving.memory(series)])
     measure("starting", starting.rows(runs=runs))
-    if missing := [name for name in peers.PROGRAMS if peers.path(name) is None]:
-        print(f"left out, for want of {', '.join(missing)}: serving", file=sys.stderr)
+    if without := [name for name in peers.PROGRAMS if peers.path(name) is None]:
+        print(f"left out, for want of {', '.join(without)}: serving", file=sys.stderr)
     else:
-        measure("serving", serving.rows(20_000 if quick else 100_000))
+        measure("serving", serving.rows(series))
+    if heat.missing():
+        print("left out, for want of keystone, heat-api and heat-engine: a real Heat", file=sys.stderr)
+    elif not quick:
+        measure("a real Heat", heat.rows(10_000))
     print(shown(rows))
     if not quick:
         write(rows, RESULTS)

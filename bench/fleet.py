@@ -25,6 +25,8 @@ from typing import Any
 
 import yaml
 
+from bench.processes import cpu, peak
+
 EXPORTER = [sys.executable, "-m", "exporter"]
 
 
@@ -114,9 +116,8 @@ def main() -> None:
         exporter = stack.enter_context(running(command, env=environment, stderr=log))
         url = f"http://127.0.0.1:{port}"
         first = until("every project refreshed", 600, lambda: fetch(f"{url}/-/ready"))
-        status = Path(f"/proc/{exporter.pid}/status")
         before = os.times()
-        cpu_before = _cpu(exporter.pid)
+        cpu_before = cpu(exporter.pid)
         latencies = []
         page = ""
         began = time.monotonic()
@@ -126,8 +127,8 @@ def main() -> None:
             latencies.append(time.monotonic() - at)
             time.sleep(0.25)
         elapsed = os.times().elapsed - before.elapsed
-        cpu = _cpu(exporter.pid) - cpu_before
-        memory = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        taken = cpu(exporter.pid) - cpu_before
+        memory = peak(exporter.pid) // 1024
         values = sums(page)
         now = time.time()
         ages = [
@@ -144,7 +145,7 @@ def main() -> None:
             "page": f"{len(page) / 1e6:.1f} MB",
             "all projects refreshed for the first time": f"{first:.1f} s after the start",
             "oldest data": f"{max(ages):.1f} s at an interval of {options.interval} s",
-            "exporter's CPU": f"{cpu / elapsed:.1%} of one core",
+            "exporter's CPU": f"{taken / elapsed:.1%} of one core",
             "exporter's memory, at most": f"{memory / 1024:.0f} MiB",
             "scrape, median / p99 / longest": f"{statistics.median(latencies) * 1e3:.0f} / "
             f"{latencies[int(len(latencies) * 0.99)] * 1e3:.0f} / {latencies[-1] * 1e3:.0f} ms",
@@ -160,11 +161,6 @@ def main() -> None:
             and memory < 1024**2
         )
         sys.exit(0 if right else 1)
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
+import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,15 @@ from typing import Any
 
 from aiohttp import web
 
+from bench.fleet import sums
 from bench.listings import pieces
+from bench.processes import Scraper, peak, resident
+from bench.serving import running
 from bench.table import Row
 
 TICK = 0.001
+PORT = 19195
+_LONG = {"timeout": "30m", "silence": "10m"}
 
 
 async def _cloud(deployments: int, servers: int) -> None:
@@ -46,13 +52,13 @@ async def _cloud(deployments: int, servers: int) -> None:
         await asyncio.Event().wait()
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _resident() -> int:
-    fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+def _settings(*, servers: int) -> dict[str, Any]:
+    return {
+        "clouds": [{"name": "bench", "cloud": "simulator"}],
+        "refresh": _LONG,
+        "limits": {"servers": servers, "requests_per_second": 1000, "response_bytes": "64GiB"},
+        "names": False,
+    }
 
 
 async def _refresh(servers: int) -> None:
@@ -64,12 +70,6 @@ async def _refresh(servers: int) -> None:
 
     settle_interpreter()
     logs.configure(level="error", format="logfmt")
-    settings = {
-        "clouds": [{"name": "bench", "cloud": "simulator"}],
-        "refresh": {"timeout": "30m", "silence": "10m"},
-        "limits": {"servers": servers, "requests_per_second": 1000, "response_bytes": "64GiB"},
-        "names": False,
-    }
     stalls: list[float] = []
 
     async def watch() -> None:
@@ -81,11 +81,11 @@ async def _refresh(servers: int) -> None:
             stalls.append(now - before - TICK)
             before = now
 
-    async with Fleet(parse(json.dumps(settings), source="bench")).opened() as fleet:
+    async with Fleet(parse(json.dumps(_settings(servers=servers)), source="bench")).opened() as fleet:
         (cloud,) = fleet.clouds.values()
         await cloud.discover()
         (project,) = cloud.projects.values()
-        idle = _resident()
+        idle = resident()
         times = os.times()
         ticker = asyncio.create_task(watch())
         _, error = await project.refresh()
@@ -95,7 +95,7 @@ async def _refresh(servers: int) -> None:
     found = project.state.shown
     assert found is not None
     longest = max(stalls)
-    print(json.dumps({"idle": idle, "growth": _peak() - idle, "stall": longest, "cpu": cpu, "total": found.total}))
+    print(json.dumps({"idle": idle, "growth": peak() - idle, "stall": longest, "cpu": cpu, "total": found.total}))
 
 
 @contextmanager
@@ -127,46 +127,132 @@ def measured(deployments: int, *, servers: int, series: int) -> dict[str, Any]:
     return found
 
 
-def rows(*, large: int, runs: int) -> Iterator[Row]:
-    """Memory and stalls of refreshes of 100,000 deployments, and memory of `large` beside it."""
+def _hashes(deployments: int) -> None:
+    """Collect and sort as many hashes as a listing has; prints what that took of memory, a deployment."""
+    from exporter.hashes import Gathered, repeated
+
+    chance = random.Random(1)
+    before = resident()
+    gathered = Gathered()
+    for _ in range(deployments // 1000):
+        gathered.extend([chance.getrandbits(64) - 2**63 for _ in range(1000)])
+    assert not repeated(gathered.ordered())
+    print((peak() - before) / deployments)
+
+
+def _bytes_to_find_duplicates(deployments: int) -> float:
+    command = [sys.executable, "-m", "bench.refreshing", "hashes", str(deployments)]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def memory(*, large: int) -> Iterator[Row]:
+    """What refreshes of 100,000 deployments, and of `large`, add to the memory of an idle exporter; and their CPU."""
     small = measured(100_000, servers=20_000, series=0)
     yield Row(
         what="memory of a refresh of 100,000 deployments, no server series",
         ours=small["growth"] / 1e6,
-        theirs=None,
+        theirs=small["idle"] / 1e6,
         unit="MB",
+        peer="idle before it (the ratio is MiB)",
         ratio=small["growth"] / 1024**2,
         target=24,
         limit=True,
-        peer="idle (the ratio is MiB)",
     )
-    if large:
-        big = measured(large, servers=200_000, series=0)
-        yield Row(
-            what=f"the same for {large:,} deployments",
-            ours=big["growth"] / 1e6,
-            theirs=small["growth"] / 1e6,
-            unit="MB",
-            peer="100,000 deployments",
-            ratio=big["growth"] / small["growth"],
-            target=1.25,
-            limit=True,
-        )
-    stalls = sorted(measured(100_000, servers=20_000, series=20_000)["stall"] for _ in range(runs))
+    if not large:
+        return
+    big = measured(large, servers=200_000, series=0)
     yield Row(
+        what=f"memory of a refresh of {large:,} deployments",
+        ours=big["growth"] / 1e6,
+        theirs=24 * 1.024**2,
+        unit="MB",
+        peer="the 24 MiB of 100,000",
+        ratio=big["growth"] / (24 * 1024**2),
+        target=1.25,
+        limit=True,
+    )
+    yield Row(
+        what=f"the same, as it is: {large:,} against 100,000",
+        ours=big["growth"] / 1e6,
+        theirs=small["growth"] / 1e6,
+        unit="MB",
+        peer="100,000 deployments",
+        ratio=big["growth"] / small["growth"],
+    )
+    each = _bytes_to_find_duplicates(large)
+    yield Row(
+        what=f"memory to find duplicates among {large:,}",
+        ours=each,
+        theirs=None,
+        unit="bytes a deployment",
+        peer="(the ratio is bytes)",
+        ratio=each,
+        target=16,
+        limit=True,
+    )
+    yield Row(
+        what=f"CPU of a refresh of {large:,} deployments",
+        ours=big["cpu"],
+        theirs=small["cpu"],
+        unit="s",
+        peer="100,000 deployments",
+        ratio=big["cpu"] / small["cpu"],
+        target=10.5 * large / 1_000_000,
+        limit=True,
+    )
+
+
+def stalls(*, runs: int) -> Row:
+    """How long a refresh with rows of 20,000 servers holds up the event loop."""
+    found = sorted(measured(100_000, servers=20_000, series=20_000)["stall"] for _ in range(runs))
+    longest = found[len(found) // 2]
+    return Row(
         what="longest stall of the event loop, 100,000 deployments on 20,000 servers",
-        ours=stalls[len(stalls) // 2] * 1e3,
+        ours=longest * 1e3,
         theirs=None,
         unit="ms",
-        ratio=stalls[len(stalls) // 2] * 1e3,
+        ratio=longest * 1e3,
         target=15,
         limit=True,
-        peer="(the ratio is ms)",
+        peer=f"(the ratio is ms, median of {runs})",
+    )
+
+
+def scrapes(deployments: int) -> Row:
+    """Scrapes while a large refresh runs, against scrapes when it has ended."""
+    with _environment(deployments, 200_000) as environment, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(json.dumps(_settings(servers=0) | {"refresh": {**_LONG, "interval": "1h"}}))
+        command = [sys.executable, "-m", "exporter", f"--config.file={config}", "--log.level=error"]
+        with running(
+            *command, f"--web.listen-address=127.0.0.1:{PORT}", url=f"http://127.0.0.1:{PORT}/", env=environment
+        ):
+            busy, idle = Scraper(PORT), Scraper(PORT)
+            up = False
+            while not up:
+                up = b"\nheat_up{" in busy.scrape()
+                time.sleep(0.005)
+            while len(idle.times) < len(busy.times):
+                page = idle.scrape()
+                time.sleep(0.005)
+    assert sums(page.decode())["heat_software_deployments"] == deployments
+    return Row(
+        what=f"99 of 100 scrapes while {deployments:,} deployments are refreshed",
+        ours=busy.p99 * 1e3,
+        theirs=idle.p99 * 1e3,
+        unit="ms",
+        peer="when nothing is",
+        ratio=busy.p99 / idle.p99,
+        target=2,
+        limit=True,
     )
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "cloud":
-        asyncio.run(_cloud(int(sys.argv[2]), int(sys.argv[3])))
-    else:
-        asyncio.run(_refresh(int(sys.argv[2])))
+    match sys.argv[1]:
+        case "cloud":
+            asyncio.run(_cloud(int(sys.argv[2]), int(sys.argv[3])))
+        case "hashes":
+            _hashes(int(sys.argv[2]))
+        case _:
+            asyncio.run(_refresh(int(sys.argv[2])))

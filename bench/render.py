@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from bench.table import Row, side_by_side
-from exporter.deflate import piece
 from exporter.exposition import render
 from exporter.families import FAMILIES, SERVERS
+from exporter.pieces import piece
 from exporter.snapshot import ServerRow, Snapshot
 
 FAMILY = next(family for family in FAMILIES if family.name == SERVERS)

@@ -11,18 +11,20 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench import peers
+from bench.processes import Scraper, resident
 from bench.render import BASE, FAMILY, snapshot
 from bench.table import Row
-from exporter.deflate import gzip_member, piece
 from exporter.exposition import CONTENT_TYPES, render
+from exporter.pieces import gzip_member, piece
 
-OURS, NGINX, PUSHGATEWAY = 19191, 19192, 19193
+OURS, NGINX, PUSHGATEWAY, EMPTY = 19191, 19192, 19193, 19198
 SECONDS = 4
+SERVE = (sys.executable, "-m", "bench.serving")
 
 
 def page(series: int) -> bytes:
@@ -32,7 +34,7 @@ def page(series: int) -> bytes:
     return block.text[0]
 
 
-async def _serve(series: int) -> None:
+async def _serve(series: int, port: int) -> None:
     """Our web server with a fleet whose page has just these series, for ever."""
     from exporter.config import parse
     from exporter.fleet import Fleet
@@ -40,17 +42,16 @@ async def _serve(series: int) -> None:
     from exporter.web import Server
 
     fleet = Fleet(parse("clouds: [{name: bench}]", source="bench"))
-    block = render(FAMILY, BASE, snapshot(series))
-    assert block is not None
-    fleet.page.put(("bench",), {FAMILY.name: block})
-    async with listening(Server(fleet), [Address("127.0.0.1", OURS)]):
+    if (block := render(FAMILY, BASE, snapshot(series))) is not None:
+        fleet.page.put(("bench",), {FAMILY.name: block})
+    async with listening(Server(fleet), [Address("127.0.0.1", port)]):
         await asyncio.Event().wait()
 
 
 @contextmanager
-def running(*command: str, url: str) -> Iterator[None]:
+def running(*command: str, url: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A server that ends with the block, once it answers."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     try:
         end = time.monotonic() + 60
         while True:
@@ -63,7 +64,7 @@ def running(*command: str, url: str) -> Iterator[None]:
                 if process.poll() is not None or time.monotonic() > end:
                     sys.exit(f"{command[0]} does not answer")
                 time.sleep(0.05)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(10)
@@ -104,7 +105,7 @@ def rows(series: int) -> Iterator[Row]:
         assert gzip.decompress((folder / "metrics.gz").read_bytes()) == plain
         (folder / "nginx.conf").write_text(NGINX_CONF.format(folder=folder, port=NGINX))
         ours, nginx = f"http://127.0.0.1:{OURS}/metrics", f"http://127.0.0.1:{NGINX}/metrics"
-        stack.enter_context(running(sys.executable, "-m", "bench.serving", str(series), url=ours))
+        stack.enter_context(running(*SERVE, str(series), str(OURS), url=ours))
         stack.enter_context(running(str(peers.path("nginx")), "-c", str(folder / "nginx.conf"), url=nginx))
         plainly = 0.0
         for compressed in (False, True):
@@ -143,5 +144,32 @@ def rows(series: int) -> Iterator[Row]:
     )
 
 
+def memory(series: int) -> Row:
+    """What so many series take of memory, scraped in both formats, plain and compressed."""
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(running(*SERVE, str(size), str(port), url=f"http://127.0.0.1:{port}/metrics"))
+            for size, port in ((series, OURS), (0, EMPTY))
+        ]
+        for port in (OURS, EMPTY):
+            for compressed in (False, True):
+                for openmetrics in (False, True):
+                    scraper = Scraper(port, compressed=compressed, openmetrics=openmetrics)
+                    for _ in range(3):
+                        scraper.scrape()
+        full, empty = (resident(process.pid) for process in processes)
+    size = len(page(series))
+    return Row(
+        what=f"memory of {series:,} series, scraped in every way",
+        ours=(full - empty) / 1e6,
+        theirs=size / 1e6,
+        unit="MB",
+        peer="the plain page's bytes",
+        ratio=(full - empty) / size,
+        target=4,
+        limit=True,
+    )
+
+
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1])))
+    asyncio.run(_serve(*map(int, sys.argv[1:3])))

@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+
+
+class Account(Generic[K]):
+    """A number for each key, with their sum at hand however many there are."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[K, int] = {}
+        self.total = 0
+
+    def put(self, key: K, number: int) -> None:
+        """The key's number from now on; 0 is as good as none."""
+        self.total += number - self.numbers.pop(key, 0)
+        if number:
+            self.numbers[key] = number
 
 
 def ceiling(sizes: Iterable[int], budget: int) -> int:

@@ -90,15 +90,20 @@ class Claims:
                 self._claims[other] = ordered({*self.of(other), *hashes})
                 gaining.append(other)
         given = {each for other in gaining for each in guard.yields[other]}
-        for wanted in self._wanted.values():
+        for wanted in self._wanted.values() if given else ():
             if given.intersection(wanted.get(project, ())):
                 del wanted[project]
         self._claims[project] = counted
         self._lengths[project] = length
-        self._wanted[project] = {
-            other: hashes for other, hashes in contested.items() if hashes and self._before(project, other)
-        }
+        self._want(project, {each: had for each, had in contested.items() if had and self._before(project, each)})
         return gaining
+
+    def _want(self, project: str, wanted: dict[str, AbstractSet[int]]) -> None:
+        # Nearly nobody wants anything, so nothing is kept of those who don't.
+        if wanted:
+            self._wanted[project] = wanted
+        else:
+            self._wanted.pop(project, None)
 
     def release(self, project: str) -> None:
         """A project shows nothing any more."""

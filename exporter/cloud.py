@@ -29,7 +29,7 @@ from exporter.gate import Gate
 from exporter.naming import Desk, Manners
 from exporter.refresh import ProjectWatch, Surroundings
 from exporter.snapshot import Snapshot
-from exporter.state import CloudState, ProjectKey, ProjectState, RemovalReason, added, observed
+from exporter.state import CloudState, Condition, ProjectKey, ProjectState, RemovalReason, added, observed
 from exporter.stopwatch import Stopwatch
 from exporter.units import format_duration
 
@@ -75,6 +75,10 @@ class CloudWatch:
         self.access = access
         self.state = CloudState(cloud=config.name)
         self.projects: dict[str, ProjectWatch] = {}
+        self._conditions: dict[str, Condition] = {}
+        """By project id,"""
+        self._together: Counter[Condition] = Counter()
+        """and how many projects have each: there may be thousands, and each refresh changes one."""
         self.discovered = asyncio.Event()
         """Set once the first attempt to find the projects has ended."""
         self.known: tuple[ProjectWatch, ...] = ()
@@ -295,6 +299,7 @@ class CloudWatch:
                 continue
             watch = ProjectWatch(ProjectKey(self.config.name, project.id), project.name, self._shared)
             self.projects[project.id] = watch
+            self._note(project.id, watch.state.condition)
             self._stage.show_project(watch)
 
     def _remove(self, project_id: str, reason: RemovalReason) -> None:
@@ -308,6 +313,7 @@ class CloudWatch:
     def _drop(self, watch: ProjectWatch) -> None:
         project_id = watch.key.project_id
         del self.projects[project_id]
+        self._note(project_id, None)
         if (task := self._tasks.pop(project_id, None)) is not None:
             task.cancel()
         watch.attempted.set()  # its first attempt has ended too
@@ -352,14 +358,22 @@ class CloudWatch:
     def _project_changed(self, watch: ProjectWatch) -> None:
         if self.projects.get(watch.key.project_id) is not watch:
             return  # removed while its last refresh was under way
+        self._note(watch.key.project_id, watch.state.condition)
         self._stage.show_project(watch)
         self._replace(self.state)
+
+    def _note(self, project_id: str, condition: Condition | None) -> None:
+        if (before := self._conditions.pop(project_id, None)) is not None:
+            self._together[before] -= 1
+        if condition is not None:
+            self._conditions[project_id] = condition
+            self._together[condition] += 1
 
     def _replace(self, state: CloudState) -> None:
         traffic = self.access.traffic
         self.state = replace(
             state,
-            projects=Counter(watch.state.condition for watch in self.projects.values()),
+            projects=dict(self._together),
             requests=dict(traffic.requests),
             authentications=traffic.authentications,
         )

@@ -17,8 +17,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 from prometheus_client.utils import floatToGoString
 
-from exporter.deflate import Piece, piece
 from exporter.families import SCOPE_LABELS, Family, Row
+from exporter.pieces import Piece, piece
 from exporter.snapshot import Distribution, Exemplar
 
 Format = Literal["text", "openmetrics"]

@@ -16,7 +16,7 @@ import structlog
 
 from exporter import __version__
 from exporter.access import CloudAccess
-from exporter.budget import ceiling
+from exporter.budget import Account, ceiling
 from exporter.clock import Clock
 from exporter.cloud import CloudWatch, Stage
 from exporter.config import Cloud, Config
@@ -50,9 +50,11 @@ class Fleet:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._opened = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._series: dict[tuple[str, ...], tuple[int, int]] = {}
-        """By owner of a part of the page: how many series it shows of families that may be cut, and how many others."""
-        self._wanted: dict[tuple[str, ...], int] = {}
+        self._bounded: Account[tuple[str, ...]] = Account()
+        """By owner of a part of the page: how many series it shows of families that may be cut,"""
+        self._others: Account[tuple[str, ...]] = Account()
+        """and how many others."""
+        self._wanted: Account[tuple[str, ...]] = Account()
         """By project: how many series of those families it would show if there were room."""
         self._cutting = False
         self.page: Page
@@ -157,7 +159,7 @@ class Fleet:
             if (task := self._tasks.pop(name, None)) is not None:
                 task.cancel()
             page.drop(("cloud", name))
-            self._series.pop(("cloud", name), None)
+            self._others.put(("cloud", name), 0)
             unused.append(self.clouds.pop(name).stop())
         for cloud in config.clouds:
             access = opened[cloud.name]
@@ -253,8 +255,10 @@ class Fleet:
 
     def _fit(self, key: ProjectKey, snapshot: Snapshot) -> Snapshot:
         """As much of a snapshot as the page has room for."""
-        self._wanted["project", *key] = snapshot.bounded
-        return snapshot.cut(self._ceiling()) if self.config.limits.series else snapshot
+        self._wanted.put(("project", *key), snapshot.bounded)
+        if not self.config.limits.series or self._wanted.total <= self._budget():
+            return snapshot
+        return snapshot.cut(self._ceiling())
 
     def _show_project(self, watch: ProjectWatch) -> None:
         """Show a project's state as it now is."""
@@ -263,34 +267,32 @@ class Fleet:
         blocks.update(self._render("project", (*state.key, state.name), state))
         bounded = state.shown.bounded if state.shown is not None else 0
         if state.shown is None:
-            self._wanted.pop(("project", *state.key), None)
+            self._wanted.put(("project", *state.key), 0)
         self._put(("project", *state.key), blocks, bounded=bounded)
 
     def _put(self, owner: tuple[str, ...], blocks: Mapping[str, Block], *, bounded: int = 0) -> None:
         self.page.put(owner, blocks)
         lines = sum(part.count(b"\n") for block in blocks.values() for part in block.text)
-        self._series[owner] = bounded, lines - bounded
+        self._bounded.put(owner, bounded)
+        self._others.put(owner, lines - bounded)
         self._keep_within_limit()
 
     def _budget(self) -> int:
         """How many series of families that may be cut the page has room for."""
-        return self.config.limits.series - OWN_SERIES - sum(others for _, others in self._series.values())
+        return self.config.limits.series - OWN_SERIES - self._others.total
 
     def _ceiling(self) -> int:
-        """How many of those a project may have: as many for each, whoever is asked first."""
-        sizes, budget = self._wanted.values(), self._budget()
-        if sum(sizes) <= budget:
-            return max(sizes, default=0)
+        """How many of those a project may have where there is not room for all: as many for each, whoever is first."""
+        budget = self._budget()
         # With some room to spare, or each further series would make it necessary to cut everybody again.
-        return ceiling(sizes, budget - budget // SPARE_SHARE)
+        return ceiling(self._wanted.numbers.values(), budget - budget // SPARE_SHARE)
 
     def _keep_within_limit(self) -> None:
         """Cut the projects with the most of those series where the page has more than it may."""
-        limit = self.config.limits.series
         # Each cut shows its project anew, and so comes by here.
-        if self._cutting or not limit or OWN_SERIES + sum(map(sum, self._series.values())) <= limit:
+        if self._cutting or not self.config.limits.series or self._bounded.total <= self._budget():
             return
-        sizes = {owner: bounded for owner, (bounded, _) in self._series.items()}
+        sizes = dict(self._bounded.numbers)
         most = self._ceiling()
         self._cutting = True
         try:
@@ -305,8 +307,8 @@ class Fleet:
 
     def _forget_project(self, watch: ProjectWatch) -> None:
         """Show nothing of a project any more."""
-        self._series.pop(("project", *watch.key), None)
-        self._wanted.pop(("project", *watch.key), None)
+        for account in (self._bounded, self._others, self._wanted):
+            account.put(("project", *watch.key), 0)
         self.page.drop(("project", *watch.key))
 
     def _show_cloud(self, cloud: CloudWatch) -> None:

@@ -6,7 +6,7 @@ itself. A change makes only the pieces anew that it touches. A gzip page is one 
 piece's deflate stream (each ended by a full flush, so they can stand in any order), an empty last block, and the CRC
 combined from the pieces' own.
 
-A joined page is kept until the next change, so that a scrape sends bytes that are there.
+What is joined for a page is kept until the next change, so that a scrape sends bytes that are there.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, NamedTuple
 
-from exporter.deflate import Deflated, Piece, joined, piece
 from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
 from exporter.families import Family
+from exporter.pieces import Deflated, Piece, joined, piece, together
 
 BUNDLE_MEMBERS: Final = 64
+LARGE_PART: Final = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -105,7 +106,7 @@ class Page:
         self._slots: dict[object, int] = {}
         self._free: list[int] = []
         self._next = count()
-        self._plain: dict[Format, bytes] = {}
+        self._parts: dict[Format, tuple[bytes, ...]] = {}
         self._deflated: dict[Format, Deflated] = {}
 
     def __contains__(self, owner: object) -> bool:
@@ -133,13 +134,19 @@ class Page:
             else:
                 changed |= shelf.put(slot, getattr(block, format)[part], block.ready)
         if changed:
-            self._plain, self._deflated = {}, {}
+            self._parts, self._deflated = {}, {}
+
+    def parts(self, format: Format) -> tuple[bytes, ...]:
+        """Everything that has been put, in parts to be sent one after the other; large blocks are not copied."""
+        if (kept := self._parts.get(format)) is None:
+            kept = self._parts[format] = tuple(
+                together((each.plain for each in self._pieces(format)), least=LARGE_PART)
+            )
+        return kept
 
     def plain(self, format: Format) -> bytes:
-        """Everything that has been put, in one piece."""
-        if (kept := self._plain.get(format)) is None:
-            kept = self._plain[format] = b"".join(each.plain for each in self._pieces(format))
-        return kept
+        """The same in one piece."""
+        return b"".join(self.parts(format))
 
     def deflated(self, format: Format) -> Deflated:
         """The same, compressed; `gzip_member` makes a body of it."""

@@ -6,7 +6,7 @@ holds a lock, so a slow reader costs nobody else anything.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from aiohttp import web
@@ -17,13 +17,14 @@ from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from yarl import URL
 
-from exporter.deflate import gzip_member, piece
 from exporter.errors import ConfigError, ProjectQueryError
 from exporter.exposition import CONTENT_TYPES, END_OF_OPENMETRICS, Format
 from exporter.families import named
 from exporter.fleet import Fleet
 from exporter.lookup import sought
 from exporter.negotiation import accepts_gzip, choose_format
+from exporter.pieces import gzip_parts, piece
+from exporter.sending import Parts
 from exporter.site import Site
 
 log = structlog.get_logger("web")
@@ -97,8 +98,8 @@ class Server:
             return _exposition(request, format, selected, end=True)
         own_text = self._own.write(format, None)
         if accepts_gzip(_joined(request, "Accept-Encoding")):
-            return _answer(format, gzip_member(page.deflated(format), piece(own_text).deflated), gzip=True)
-        return _answer(format, page.plain(format) + own_text, gzip=False)
+            return _answer(format, gzip_parts(page.deflated(format), piece(own_text).deflated), gzip=True)
+        return _answer(format, (*page.parts(format), own_text), gzip=False)
 
     async def _probe(self, request: web.Request) -> web.Response:
         try:
@@ -191,11 +192,11 @@ def _exposition(request: web.Request, format: Format, body: bytes, *, end: bool 
     if end and format == "openmetrics":
         body += END_OF_OPENMETRICS
     gzip = accepts_gzip(_joined(request, "Accept-Encoding"))
-    return _answer(format, igzip.compress(body, compresslevel=1) if gzip else body, gzip=gzip)
+    return _answer(format, (igzip.compress(body, compresslevel=1) if gzip else body,), gzip=gzip)
 
 
-def _answer(format: Format, body: bytes, *, gzip: bool) -> web.Response:
+def _answer(format: Format, parts: Sequence[bytes], *, gzip: bool) -> web.Response:
     headers = {"Content-Type": CONTENT_TYPES[format], "Vary": "Accept, Accept-Encoding"}
     if gzip:
         headers["Content-Encoding"] = "gzip"
-    return web.Response(body=body, headers=headers)
+    return web.Response(body=Parts(parts), headers=headers)

@@ -604,7 +604,8 @@ def held(fleet: Fleet) -> dict[str, int]:
         "renewals": len(access._renewals),
         "claims": len(claims._claims) + len(claims._lengths) + len(claims._wanted),
         "slots": len(page._slots) + len(page._free),
-        "series": len(fleet._series),
+        "series": sum(len(each.numbers) for each in (fleet._bounded, fleet._others, fleet._wanted)),
+        "conditions": len(watch._conditions),
         "blocks": sum(len(shelf.blocks) for shelf in shelves),
         "pieces": sum(len(shelf.pieces) for shelf in shelves),
         "lines": sum(b"project_id=" in line for line in page.plain("text").splitlines()),
@@ -657,7 +658,7 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
         (watch,) = fleet.clouds.values()
         assert set(watch.access._tokens) == {None, *ids}
         assert set(watch._claims._claims) == ids
-        assert {each[2] for each in fleet._series if each[0] == "project"} == ids
+        assert {each[2] for each in fleet._others.numbers if each[0] == "project"} == ids
         page = await look(exporter)
         assert page.value("heat_projects_removed_total", reason="gone") == 3 * 11
         gc.collect()

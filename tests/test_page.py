@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.deflate import Piece, gzip_member, joined, piece
 from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
 from exporter.families import FAMILIES, Family
 from exporter.page import BUNDLE_MEMBERS, Page
+from exporter.pieces import Piece, gzip_member, joined, piece
 
 BY_NAME = {family.name: family for family in FAMILIES}
 GAUGE = "heat_software_deployments"
@@ -150,10 +150,10 @@ EVERY = {GAUGE: 200, GAUGE_HISTOGRAM: 200, COUNTER: 200, HISTOGRAM: 2 * LARGE_BL
 def test_an_unchanged_put_makes_nothing_anew(format: Format) -> None:
     """Putting the same again leaves every piece, and the joined page, as it is."""
     page = filled(3, EVERY)
-    before, plain, deflated = pieces(page), page.plain(format), page.deflated(format)
+    before, parts, deflated = pieces(page), page.parts(format), page.deflated(format)
     page.put(1, blocks(1, EVERY))
     assert all(ours is theirs for ours, theirs in zip(pieces(page), before, strict=True))
-    assert page.plain(format) is plain
+    assert page.parts(format) is parts
     assert page.deflated(format) is deflated
 
 

@@ -1,9 +1,10 @@
-"""Pieces of a gzip page: deflate streams that can stand in any order, and one ordinary member made of them."""
+"""Pieces of a page, plain and compressed: deflate streams that can stand in any order, and one gzip member made
+of them."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from isal import isal_zlib
@@ -45,8 +46,31 @@ def joined(parts: Iterable[Deflated]) -> Deflated:
     return Deflated(b"".join(streams), crc, size)
 
 
+def gzip_parts(*parts: Deflated) -> tuple[bytes, ...]:
+    """What has to be sent one after the other to make a `gzip_member` of these parts, whose bytes are not copied."""
+    crc = size = 0
+    for part in parts:
+        crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
+        size += part.size
+    trailer = struct.pack("<II", crc & 0xFFFFFFFF, size & 0xFFFFFFFF)
+    return (_GZIP_HEADER, *(part.stream for part in parts), _LAST_BLOCK + trailer)
+
+
 def gzip_member(*parts: Deflated) -> bytes:
     """One gzip member that decompresses to what the parts do, one after the other."""
-    whole = joined(parts)
-    trailer = struct.pack("<II", whole.crc & 0xFFFFFFFF, whole.size & 0xFFFFFFFF)
-    return b"".join((_GZIP_HEADER, whole.stream, _LAST_BLOCK, trailer))
+    return b"".join(gzip_parts(*parts))
+
+
+def together(parts: Iterable[bytes], *, least: int) -> Iterator[bytes]:
+    """The parts, neighbours that are smaller than this joined."""
+    small: list[bytes] = []
+    for part in parts:
+        if len(part) < least:
+            small.append(part)
+            continue
+        if small:
+            yield b"".join(small)
+            small.clear()
+        yield part
+    if small:
+        yield b"".join(small)

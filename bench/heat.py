@@ -1,0 +1,80 @@
+"""The exporter beside a real Heat: what the same listing costs both."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from bench.processes import cpu, until
+from bench.serving import running
+from bench.table import Row
+from tests.programs.available import PROGRAMS
+from tests.programs.openstack import OpenStack
+
+PORT = 19199
+PASSWORD = "correct horse"
+REFRESHES = 5
+
+
+def missing() -> bool:
+    """Whether there is no real Keystone and Heat here."""
+    return bool(PROGRAMS["openstack"].missing)
+
+
+def rows(deployments: int) -> list[Row]:
+    """CPU of the exporter for one refresh, against the time that Heat takes for the listing."""
+    with OpenStack() as cloud, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        project = cloud.create_project("bench")
+        user = cloud.create_user("bench", PASSWORD)
+        cloud.grant(user, project)
+        cloud.insert_deployments(project, deployments, output_bytes=1500)
+        clouds, config = Path(folder) / "clouds.yaml", Path(folder) / "config.yaml"
+        clouds.write_text(cloud.clouds_yaml(user, PASSWORD, project, name="bench"))
+        entry = {"cloud": "bench", "projects": "current", "refresh": {"interval": "1s", "share": 1}}
+        config.write_text(json.dumps({"names": False, "clouds": [entry]}))
+        environment = os.environ | {"OS_CLIENT_CONFIG_FILE": str(clouds)}
+        url = f"http://127.0.0.1:{PORT}/metrics"
+        command = [
+            sys.executable,
+            "-m",
+            "exporter",
+            f"--config.file={config}",
+            f"--web.listen-address=127.0.0.1:{PORT}",
+        ]
+
+        def refreshed() -> int:
+            return _number(url, "heat_refreshes_total")
+
+        with running(*command, "--log.level=error", url=url, env=environment) as process:
+            until(lambda: refreshed() >= 1)
+            before, taken = refreshed(), cpu(process.pid)
+            until(lambda: refreshed() >= before + REFRESHES, 300, pause=3.0)
+            each = (cpu(process.pid) - taken) / (refreshed() - before)
+            assert _number(url, "heat_software_deployments") == deployments
+        token = cloud.token(user, PASSWORD, project)
+        began = time.monotonic()
+        cloud.list_deployments(token, project)
+        theirs = time.monotonic() - began
+    return [
+        Row(
+            what=f"CPU of a refresh of {deployments:,} deployments",
+            ours=each,
+            theirs=theirs,
+            unit="s",
+            peer="a real Heat's time for the same listing",
+            ratio=each / theirs,
+            target=0.03,
+            limit=True,
+        )
+    ]
+
+
+def _number(url: str, family: str) -> int:
+    with urllib.request.urlopen(f"{url}?name[]={family}", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return round(sum(float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")))
