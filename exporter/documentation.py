@@ -78,7 +78,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "clouds[].name": "clouds: [{name: production, cloud: otc}]",
     "clouds[].cloud": "clouds: [{cloud: otc}]",
     "clouds[].projects": "clouds: [{cloud: otc, projects: [web-frontend, {name: billing, domain: Default}]}]",
-    "clouds[].servers.ids": "clouds: [{cloud: otc, projects: current, servers: {ids: [0c9e4a35-4d0c-4b8e-9d5a-6a1f0f6f2f11]}}]",
+    "clouds[].servers.ids": "clouds: [{cloud: otc, projects: current, servers: {ids: [0c9e4a35]}}]",
     "clouds[].servers.include": "clouds: [{cloud: otc, servers: {include: ['prod-.*']}}]",
     "clouds[].servers.exclude": "clouds: [{cloud: otc, servers: {exclude: ['test-.*']}}]",
     "clouds[].refresh": "clouds: [{cloud: otc, refresh: {interval: 5m}}]",
@@ -198,9 +198,9 @@ def _range(metadata: Iterable[Any], word: str) -> str:
         match each:
             case Gt(gt=bound):
                 text += f" above {bound}"
-            case Ge(ge=bound) if abs(bound) < 2**53:
+            case Ge(ge=int() | float() as bound) if abs(bound) < 2**53:
                 text += f" from {bound}"
-            case Le(le=bound) if abs(bound) < 2**53:
+            case Le(le=int() | float() as bound) if abs(bound) < 2**53:
                 text += f" up to {bound}"
     return "" if text in word else text
 
@@ -239,7 +239,11 @@ def flags_table() -> str:
                 option.help or "",
             )
             rows.setdefault(row, []).append(f"`{name}`")
-    lines = ["", "| flag | environment variable | takes | default | of | meaning |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "",
+        "| flag | environment variable | takes | default | of | meaning |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     lines += [
         f"| {flag} | {variable} | {takes} | {default} | {', '.join(of)} | {meaning} |"
         for (flag, variable, takes, default, meaning), of in sorted(rows.items(), key=lambda row: row[0][0])
@@ -252,7 +256,9 @@ def _takes(option: click.Option) -> str:
         return ""
     if isinstance(option.type, click.Choice):
         return " or ".join(f"`{each}`" for each in option.type.choices)
-    kind = option.metavar or ("NUMBER" if isinstance(option.type, click.types.IntParamType | click.types.FloatParamType) else "TEXT")
+    kind = option.metavar or (
+        "NUMBER" if isinstance(option.type, click.types.IntParamType | click.types.FloatParamType) else "TEXT"
+    )
     return f"`{kind}`".replace("|", "\\|")
 
 

@@ -92,6 +92,8 @@ def _tests(body: list[ast.stmt], prefix: str) -> Iterator[str]:
 def rows(page: Path, heading: str) -> list[list[str]]:
     """The cells of every row of the tables whose first heading is this one."""
     found: list[list[str]] = []
-    for table in re.findall(rf"^\| {re.escape(heading)} \|.*\n\|[ |-]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE):
+    for table in re.findall(
+        rf"^\| {re.escape(heading)} \|.*\n\|[ |-]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE
+    ):
         found += [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
     return found

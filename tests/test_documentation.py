@@ -15,7 +15,7 @@ from exporter.errors import Reason
 from exporter.families import FAMILIES
 from exporter.fleet import Fleet
 from exporter.web import Server
-from tests.pages import NODE, PAGES, ROOT, rows, functions_of
+from tests.pages import NODE, PAGES, ROOT, functions_of, rows
 from tests.queries import SAMPLES, names, rules, targets
 
 
@@ -42,7 +42,7 @@ def test_every_family_is_documented() -> None:
 
 
 def test_every_reason_is_explained() -> None:
-    """Every reason of a failed refresh has a row in docs/metrics.md, which says when, and in docs/troubleshooting.md."""
+    """Every reason of a failed refresh has a row in docs/metrics.md and one in docs/troubleshooting.md."""
     for page in ("metrics.md", "troubleshooting.md"):
         table = rows(ROOT / "docs" / page, "reason")
         explained = [reason for cells in table for reason in re.findall(r"`([a-z_]+)`", cells[0])]
@@ -61,6 +61,14 @@ def test_commands_are_documented() -> None:
             assert f"| `{option.opts[0]}` | `{option.envvar}` |" in text
     for name in commands:
         assert CliRunner().invoke(cli.main, [name, "--help"]).exit_code == 0
+
+
+def test_a_variable_may_hold_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag that may be repeated has a variable with spaces between its values, and goes before it."""
+    monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_WEB_LISTEN_ADDRESS", "127.0.0.1:1 [::1]:2")
+    for arguments, expected in (([], ("127.0.0.1:1", "[::1]:2")), (["--web.listen-address", ":3"], (":3",))):
+        context = cli.main.commands["serve"].make_context("serve", [*arguments])
+        assert context.params["web_listen_address"] == expected
 
 
 def test_paths_are_documented() -> None:
@@ -100,7 +108,7 @@ def test_nothing_names_a_registry() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text()
         assert not re.search(r"https?://|index-url", text), path
-        assert len(re.findall(r"^[a-z0-9_.-]+(?:\[[a-z,]+\])?==", text, re.MULTILINE)) == len(
+        assert len(re.findall(r"^[a-z0-9_.-]+(?:\[[a-z,-]+\])?==", text, re.MULTILINE)) == len(
             re.findall(r"^[a-z].*\\$", text, re.MULTILINE)
         )
 

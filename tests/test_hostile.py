@@ -166,7 +166,7 @@ def test_what_the_demo_writes_is_its_own(tmp_path: Path):
 
 
 def test_no_flag_takes_a_secret():
-    """No flag, which everybody on the machine can read in the list of processes, is for a password, a token or a key."""
+    """No flag, which everybody on the machine can read among the processes, is for a password, a token or a key."""
     flags = {option for command in cli.main.commands.values() for each in command.params for option in each.opts}
     assert [flag for flag in flags if any(word in flag for word in ("pass", "secret", "key", "credential"))] == []
     assert {flag for flag in flags if "token" in flag} == {"--token-lifetime"}
