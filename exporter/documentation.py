@@ -85,6 +85,40 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "clouds[].limits": "clouds: [{cloud: otc, limits: {servers: 0}}]",
 }  # fmt: skip
 """For each key of the configuration file, a whole configuration that has it; a test has each of them read."""
+_PAIR: Final = "cert_file: exporter.pem, key_file: exporter.key"
+_CLIENTS: Final = f"{_PAIR}, client_auth_type: RequireAndVerifyClientCert, client_ca_file: clients.pem"
+WEB_EXAMPLES: Final[Mapping[str, str]] = {
+    "tls_server_config.cert": "tls_server_config: {cert: '-----BEGIN CERTIFICATE-----…', key_file: exporter.key}",
+    "tls_server_config.key": "tls_server_config: {cert_file: exporter.pem, key: '-----BEGIN PRIVATE KEY-----…'}",
+    "tls_server_config.client_ca": (
+        f"tls_server_config: {{{_PAIR}, client_auth_type: VerifyClientCertIfGiven,"
+        " client_ca: '-----BEGIN CERTIFICATE-----…'}"
+    ),
+    "tls_server_config.cert_file": f"tls_server_config: {{{_PAIR}}}",
+    "tls_server_config.key_file": f"tls_server_config: {{{_PAIR}}}",
+    "tls_server_config.client_ca_file": f"tls_server_config: {{{_CLIENTS}}}",
+    "tls_server_config.client_auth_type": f"tls_server_config: {{{_CLIENTS}}}",
+    "tls_server_config.client_allowed_sans": (
+        f"tls_server_config: {{{_CLIENTS}, client_allowed_sans: [prometheus.example.org]}}"
+    ),
+    "tls_server_config.min_version": f"tls_server_config: {{{_PAIR}, min_version: TLS13}}",
+    "tls_server_config.max_version": f"tls_server_config: {{{_PAIR}, max_version: TLS12}}",
+    "tls_server_config.cipher_suites": (
+        f"tls_server_config: {{{_PAIR}, cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]}}"
+    ),
+    "tls_server_config.prefer_server_cipher_suites": (
+        f"tls_server_config: {{{_PAIR}, prefer_server_cipher_suites: false}}"
+    ),
+    "tls_server_config.curve_preferences": f"tls_server_config: {{{_PAIR}, curve_preferences: [CurveP256]}}",
+    "http_server_config.http2": "http_server_config: {http2: false}",
+    "http_server_config.headers": "http_server_config: {headers: {X-Frame-Options: deny}}",
+    "rate_limit.interval": "rate_limit: {interval: 100ms, burst: 20}",
+    "rate_limit.burst": "rate_limit: {interval: 100ms, burst: 20}",
+    "basic_auth_users": (
+        "basic_auth_users: {prometheus: $2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG}"
+    ),
+}
+"""The same for each key of the web configuration file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +133,19 @@ class Key:
 
 def configuration_table() -> str:
     """Every key of the configuration file as Markdown, with its type, default, meaning and an example."""
-    lines = ["", "| key | type | default | meaning | example |", "| --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| `{key.path}` | {key.type} | {key.default} | {key.meaning} | `{EXAMPLES[key.path]}` |"
-        for key in keys(Config)
-    ]
-    return "\n".join([*lines, ""])
+    return _keys_table(Config, EXAMPLES)
 
 
 def web_configuration_table() -> str:
-    """Every key of the web configuration file as Markdown."""
-    lines = ["", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-    lines += [f"| `{key.path}` | {key.type} | {key.default} | {key.meaning} |" for key in keys(WebConfig)]
+    """The same of the web configuration file."""
+    return _keys_table(WebConfig, WEB_EXAMPLES)
+
+
+def _keys_table(model: type[BaseModel], examples: Mapping[str, str]) -> str:
+    lines = ["", "| key | type | default | meaning | example |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| `{key.path}` | {key.type} | {key.default} | {key.meaning} | `{examples[key.path]}` |" for key in keys(model)
+    ]
     return "\n".join([*lines, ""])
 
 
@@ -172,23 +207,22 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         case origin if origin is Literal:
             return " or ".join(f"`{each}`" for each in arguments if each)
         case origin if origin is tuple:
-            return f"list; each: {_kind(arguments[0])}"
+            item = _kind(arguments[0])
+            return f"list, each a {item}" if ", or " in item else re.sub(r"^(regular )?\w+", r"list of \g<0>s", item)
         case origin if origin is dict:
-            return f"keys; each: {_kind(arguments[1])}"
+            return f"names, each with a {_kind(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        names = ", ".join(annotation.model_fields)
-        return f"keys of `{names}`" if annotation.__name__.startswith("Named") else f"keys of `{_section(annotation)}`"
+        section = _section(annotation)
+        return f"keys of `{section}`" if section else f"`{{{', '.join(annotation.model_fields)}}}`"
     return _PLAIN[annotation] + _range(said, _PLAIN[annotation])
 
 
 def _section(model: type[BaseModel]) -> str:
-    """The section of the configuration file whose keys a model has."""
-    [name] = [
-        name
-        for name, field in Config.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, model)
-    ]
-    return name
+    """The section of the configuration file that has a model's keys; "" where none has."""
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, model):
+            return name
+    return ""
 
 
 def _range(metadata: Iterable[Any], word: str) -> str:

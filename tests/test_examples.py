@@ -22,9 +22,10 @@ import pytest
 import yaml
 
 from exporter import cli, config
-from exporter.documentation import EXAMPLES, keys
-from exporter.webconfig import Files, WebConfig
+from exporter.documentation import EXAMPLES, WEB_EXAMPLES, Key, keys
+from exporter.webconfig import Files, Loaded, WebConfig
 from tests import harness
+from tests.conftest import StartPrometheus
 from tests.pages import PAGES, ROOT, Block, anchors, blocks, inline, links, rows
 from tests.programs.available import PROGRAMS, require
 from tests.programs.installed import simulated
@@ -340,7 +341,7 @@ class Kind(NamedTuple):
     """A kind of YAML, told by keys of which it has at least one."""
 
     keys: frozenset[str]
-    read: Callable[[str, Path], None]
+    read: Callable[[str, Path], object]
 
 
 def exporter_configuration(text: str, folder: Path) -> None:
@@ -348,16 +349,18 @@ def exporter_configuration(text: str, folder: Path) -> None:
     config.parse(text, source="example")
 
 
-def web_configuration(text: str, folder: Path) -> None:
-    """Every key and value is one of the format; files that it names are made, of one authority."""
-    tls = WebConfig.model_validate(yaml.safe_load(text)).tls_server_config
+def web_configuration(text: str, folder: Path) -> Loaded:
+    """The exporter can go by it, with files under the names that it has, and certificates where they are left out."""
     authority = harness.Authority(folder)
     certificate, key = authority.issue("example", "127.0.0.1")
-    for name, source in ((tls.cert_file, certificate), (tls.key_file, key), (tls.client_ca_file, authority.file)):
-        if name:
-            (folder / name).write_bytes(source.read_bytes())
+    tls = yaml.safe_load(text).get("tls_server_config", {})
+    for name, source in (("cert_file", certificate), ("key_file", key), ("client_ca_file", authority.file)):
+        if name in tls:
+            (folder / tls[name]).write_bytes(source.read_bytes())
+    for name, source in (("CERTIFICATE", certificate), ("PRIVATE KEY", key)):
+        text = text.replace(f"'-----BEGIN {name}-----{OMITTED}'", json.dumps(source.read_text()))
     (folder / "web.yml").write_text(text)
-    Files.read(folder / "web.yml").loaded()
+    return Files.read(folder / "web.yml").loaded()
 
 
 def prometheus_configuration(text: str, folder: Path) -> None:
@@ -433,7 +436,7 @@ KINDS = (
 )
 
 
-def kind_of(content: Any) -> Callable[[str, Path], None]:
+def kind_of(content: Any) -> Callable[[str, Path], object]:
     """What reads such YAML; a failure where nothing does."""
     if isinstance(content, dict):
         if isinstance(content.get("clouds"), dict):
@@ -452,8 +455,20 @@ def test_yaml_is_read_by_what_it_is_for(block: Block, tmp_path: Path):
         kind_of(yaml.safe_load(text))(text, tmp_path)
 
 
+@pytest.mark.parametrize("key", [*keys(WebConfig)], ids=lambda key: key.path)
+def test_every_key_of_the_web_configuration_has_its_example(key: Key, tmp_path: Path):
+    """The same for the web configuration file, with the files that it names."""
+    text = WEB_EXAMPLES[key.path]
+    content = yaml.safe_load(text)
+    for part in key.path.split("."):
+        content = content[part]
+    assert web_configuration(text, tmp_path).config != WebConfig()
+    assert key.meaning
+    assert f"`{text}`" in (ROOT / "docs" / "configuration.md").read_text()
+
+
 @pytest.mark.parametrize("key", [*keys(config.Config)], ids=lambda key: key.path)
-def test_every_key_has_its_example(key: Any):
+def test_every_key_has_its_example(key: Key):
     """The example of a key is a configuration that the exporter accepts, with that key in it and not as by default."""
     text = EXAMPLES[key.path]
     content = yaml.safe_load(text)
@@ -476,6 +491,24 @@ def test_queries_can_be_asked(block: Block):
     assert not complaints([block.text])
     assert names(block.text) <= SAMPLES
     assert recorded(block.text) <= set(rules("record"))
+
+
+UNCERTAIN = ("heat_up == 0", "heat_refresh_failures_total")
+"""What has an answer only where something fails."""
+
+
+def test_queries_are_answered(address: str, prometheus: StartPrometheus):
+    """A real Prometheus that scrapes the demo answers each query of docs/metrics.md, with data where there is any."""
+    job = {"job_name": "heat", "static_configs": [{"targets": [address]}]}
+    server = prometheus([job])
+    queries = [block.text for block in blocks("promql") if block.page.name == "metrics.md"]
+    assert len(queries) > 10
+    server.wait_until("heat_software_deployment_finished_total > 0", timeout=60)
+    for query in queries:
+        if any(each in query for each in UNCERTAIN):
+            server.query(query)
+        else:
+            server.wait_until(query, timeout=60)
 
 
 @pytest.mark.parametrize("block", blocks("jsonnet"), ids=identify)
