@@ -146,6 +146,18 @@ async def test_a_reload_is_nobody_s_but_those_who_were_allowed(cloud: Cloud):
         assert "configuration read" not in "\n".join(process.lines)
 
 
+async def test_no_other_site_may_read_an_answer(cloud: Cloud):
+    """No answer lets a browser hand it to a page of another site, whatever the request says of where it comes from."""
+    async with cloud.exporter(configuration(refresh=harness.ONCE)) as exporter:
+        await exporter.fleet.wait_ready()
+        for path in ("/", "/metrics", "/config", "/sd", "/updates", "/-/healthy", "/nothing"):
+            for method in ("GET", "OPTIONS"):
+                answer = await exporter.get(
+                    path, method=method, Origin="http://evil.example.org", Access_Control_Request_Method="GET"
+                )
+                assert not [name for name in answer.headers if name.lower().startswith("access-control-")], path
+
+
 # -- a user of the same machine
 
 
