@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install bench bench-quick dist lint format requirements clean
+.PHONY: help demo test install bench bench-quick dist lint format audit requirements clean
 
 help:
 	@echo 'make demo          serve metrics of a simulated cloud on 127.0.0.1:19180'
@@ -15,6 +15,7 @@ help:
 	@echo 'make dist          wheel, sdist and bill of materials, the same on every machine, in dist/'
 	@echo 'make lint          formatter, linter, type checker'
 	@echo 'make format        let the formatter and the linter mend what they can'
+	@echo 'make audit         ask for known vulnerabilities of everything that is pinned (needs the network)'
 	@echo 'make requirements  pin the newest versions that pyproject.toml allows (needs uv)'
 
 # A marker file for each layer, so that only what changed is installed again.
@@ -82,6 +83,16 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 
 # With extras: pip takes a pin without them for another requirement as soon as a newer version is published.
+# Strictly: what a service does not know is a failure, not a package without vulnerabilities.
+AUDIT_SERVICE := osv
+audit: $(VENV)/.created requirements/audit.txt
+	@$(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/audit.txt
+	@failed=; for file in requirements/*.txt; do echo "$$file"; \
+	  $(VENV)/audit/bin/pip-audit --strict --progress-spinner=off --disable-pip --require-hashes \
+	    --vulnerability-service=$(AUDIT_SERVICE) -r "$$file" || failed=1; \
+	done; test -z "$$failed"
+
 COMPILE := uv pip compile -q --generate-hashes --no-header --no-emit-index-url --universal --python-version 3.11 --no-strip-extras --upgrade
 requirements:
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
@@ -89,6 +100,7 @@ requirements:
 	$(COMPILE) --extra test --extra lint -c requirements/test.txt pyproject.toml -o requirements/lint.txt
 	$(COMPILE) --extra bench -c requirements/test.txt pyproject.toml -o requirements/bench.txt
 	$(COMPILE) requirements/build.in -o requirements/build.txt
+	$(COMPILE) requirements/audit.in -o requirements/audit.txt
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

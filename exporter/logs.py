@@ -63,6 +63,11 @@ def _one_line(logger: Any, method: str, event: Any) -> Any:
 
     Nor does a message tell what stands in a URL that a library puts there."""
     return {
-        key: redacted(str(value)).translate(_CONTROLS) if isinstance(value, (str, Exception)) else value
+        key: visible(redacted(str(value))) if isinstance(value, (str, Exception)) else value
         for key, value in event.items()
     }
+
+
+def visible(text: str) -> str:
+    """The text with its control characters spelled out: none ends a line, moves a cursor or steers a terminal."""
+    return text.translate(_CONTROLS)

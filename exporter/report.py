@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.fleet import Fleet
+from exporter.logs import visible
 from exporter.refresh import ProjectWatch
 from exporter.summary import Counts, cloud_summary, project_summary
 from exporter.units import format_size
@@ -32,6 +33,11 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _text(told: str) -> Text:
+    """What a cloud sent, which is neither rich's markup nor a terminal's."""
+    return Text(visible(told))
 
 
 def _sorted(fleet: Fleet) -> list[ProjectWatch]:
@@ -61,7 +67,7 @@ def table(fleet: Fleet) -> Table:
             f"{state.duration:.2f}" if state.duration is not None else "",
             state.error,
         )
-        result.add_row(*map(Text, cells))  # Text: what a cloud sent is not markup
+        result.add_row(*map(_text, cells))
     return result
 
 
@@ -138,8 +144,8 @@ def summarize(fleet: Fleet, *, to: TextIO, output: Output = "table") -> bool:
                 f"cloud {cloud.config.name!r}: its token shows other projects' deployments, as an admin's does; each is"
                 " counted once; use a user with the role reader"
             )
-            console.print(Text(line), highlight=False)
+            console.print(_text(line), highlight=False)
     found = complaints(fleet)
     for line in found:
-        console.print(Text(line), highlight=False)
+        console.print(_text(line), highlight=False)
     return not found

@@ -142,18 +142,31 @@ class TLS(_Model):
     """The section `tls_server_config`."""
 
     cert: str = Field(default="", repr=False)
+    """The certificate itself, with those that it needs, as PEM; instead of `cert_file`."""
     key: SecretStr = SecretStr("")
+    """Its key itself, as PEM; instead of `key_file`."""
     client_ca: str = Field(default="", repr=False)
+    """The authorities of clients' certificates themselves, as PEM; instead of `client_ca_file`."""
     cert_file: str = ""
+    """The file that has the certificate, with those that it needs, as PEM."""
     key_file: str = ""
+    """The file that has its key, without a password."""
     client_ca_file: str = ""
+    """The file that has the authorities of clients' certificates."""
     client_auth_type: ClientAuth = ""
+    """Whether clients have to show a certificate; absent: they need none."""
     client_allowed_sans: Texts | None = None
+    """One of these names has to be in a client's certificate; absent: any name does."""
     min_version: TLSVersion = "TLS12"
+    """The oldest version of TLS that is spoken."""
     max_version: TLSVersion = "TLS13"
+    """The newest."""
     cipher_suites: Annotated[Texts, AfterValidator(_listed(CIPHERS, "names of cipher suites"))] = ()
+    """The cipher suites up to TLS 1.2, by Go's names; absent: OpenSSL's choice."""
     prefer_server_cipher_suites: Flag = True
+    """Whether the order of these is ours to choose."""
     curve_preferences: Annotated[Texts, AfterValidator(_listed(CURVES, "names of curves"))] = ()
+    """The elliptic curves, by Go's names; absent: OpenSSL's choice."""
 
     @property
     def enabled(self) -> bool:
@@ -188,14 +201,16 @@ class HTTP(_Model):
     http2: Flag = True
     """Accepted for the format's sake: what is spoken is HTTP/1.1."""
     headers: Annotated[dict[str, str], AfterValidator(_allowed)] = {}
+    """Headers of every answer: those of the format, by name."""
 
 
 class RateLimit(_Model):
     """The section `rate_limit`."""
 
     interval: Annotated[float, BeforeValidator(_go_duration)] = 0.0
-    """Seconds from one request to the next; 0: no limit."""
+    """The time from one request to the next, as Go writes it (`100ms`); past it the answer is 429; 0: no limit."""
     burst: Annotated[int, BeforeValidator(_number)] = 0
+    """How many may come at once."""
 
 
 class WebConfig(_Model):
@@ -205,6 +220,7 @@ class WebConfig(_Model):
     http_server_config: HTTP = HTTP()
     rate_limit: RateLimit = RateLimit()
     basic_auth_users: dict[str, Annotated[SecretStr, AfterValidator(_hash)]] = {}
+    """Users by name, each with the bcrypt hash of the password; absent: nobody is asked who they are."""
 
 
 class _Content(NamedTuple):

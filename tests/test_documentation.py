@@ -7,81 +7,100 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from exporter import cli, config
-from exporter.documentation import renewed
+from exporter.documentation import TABLES, renewed
 from exporter.errors import Reason
 from exporter.families import FAMILIES
-from exporter.webconfig import WebConfig
-from tests.programs.available import require
-from tests.programs.prometheus import promtool
-
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+from exporter.fleet import Fleet
+from exporter.web import Server
+from tests.pages import NODE, PAGES, ROOT, functions_of, rows
+from tests.queries import SAMPLES, names, rules, targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_tables_are_the_code_s(page: Path) -> None:
     """The tables of metrics and of configuration keys are as the code has them."""
     text = page.read_text()
-    assert renewed(text) == text, f"renew it: python -m exporter.documentation {page.relative_to(ROOT)}"
+    assert renewed(text) == text, "renew it: python -m exporter.documentation"
 
 
-def test_readme_has_every_family() -> None:
-    """Every metric family is in the README."""
-    text = (ROOT / "README.md").read_text()
+def test_every_table_is_on_a_page() -> None:
+    """Each table that is made from code is on exactly one page."""
+    for name in TABLES:
+        assert len([page for page in PAGES if f"<!-- begin {name} -->" in page.read_text()]) == 1, name
+
+
+def test_every_family_is_documented() -> None:
+    """Every metric family is in docs/metrics.md; the README's overview and all other pages name none that is not."""
+    text = (ROOT / "docs" / "metrics.md").read_text()
     assert [family.name for family in FAMILIES if f"| `{family.name}` |" not in text] == []
+    for page in PAGES:
+        named = re.findall(r"`(heat_[a-z_]+[a-z])`", page.read_text())
+        assert set(named) <= SAMPLES | {family.name for family in FAMILIES}, page
 
 
-def test_readme_has_every_reason() -> None:
-    """Every reason of a failed refresh is explained in the README."""
-    text = (ROOT / "README.md").read_text()
-    assert [reason for reason in Reason.__args__ if f"`{reason}`" not in text] == []
+def test_every_reason_is_explained() -> None:
+    """Every reason of a failed refresh has a row in docs/metrics.md and one in docs/troubleshooting.md."""
+    for page in ("metrics.md", "troubleshooting.md"):
+        table = rows(ROOT / "docs" / page, "reason")
+        explained = [reason for cells in table for reason in re.findall(r"`([a-z_]+)`", cells[0])]
+        assert sorted(explained) == sorted(Reason.__args__), page
+        assert all(cell for cells in table for cell in cells)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_yaml_blocks_are_right(page: Path) -> None:
-    """Every YAML block parses, and those that configure the exporter are accepted by it."""
-    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
-        content = yaml.safe_load(block)
-        if {"clouds", "refresh", "shard"} & set(content):
-            config.parse(block, source=page.name)
-        if {"tls_server_config", "basic_auth_users"} & set(content):
-            WebConfig.model_validate(content)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_prometheus_blocks_are_right(page: Path, tmp_path: Path) -> None:
-    """Every block that configures Prometheus is accepted by `promtool check config`."""
-    blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
-    for block in blocks:
-        if {"scrape_configs", "remote_write", "global"} & set(yaml.safe_load(block)):
-            require("promtool")
-            (tmp_path / "prometheus.yml").write_text(block)
-            code, output = promtool("check", "config", str(tmp_path / "prometheus.yml"))
-            assert code == 0, output
-
-
-def test_flags_and_commands_are_in_the_readme() -> None:
-    """Every command and every flag of `serve` is in the README, and every flag it names exists."""
-    text = (ROOT / "README.md").read_text()
+def test_commands_are_documented() -> None:
+    """Every command is in docs/commands.md, every flag with its variable in docs/configuration.md; all have a help."""
     commands = cli.main.commands
-    assert [name for name in commands if f"`{name}`" not in text] == []
-    flags = {option for command in commands.values() for each in command.params for option in each.opts}
-    assert [option for each in commands["serve"].params for option in each.opts if option not in text] == []
-    assert set(re.findall(r"`(--[a-z.-]+)", text)) <= flags | {"--version"}
+    table = rows(ROOT / "docs" / "commands.md", "command")
+    assert [cells[0] for cells in table] == [f"`{name}`" for name in commands]
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    for command in commands.values():
+        for option in command.params:
+            assert f"| `{option.opts[0]}` | `{option.envvar}` |" in text
     for name in commands:
         assert CliRunner().invoke(cli.main, [name, "--help"]).exit_code == 0
 
 
-def test_make_targets_of_the_readme_exist() -> None:
-    """Every `make` command that a page names is a target of the Makefile."""
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    for page in PAGES:
-        assert set(re.findall(r"^make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets
+def test_a_variable_may_hold_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag that may be repeated has a variable with spaces between its values, and goes before it."""
+    monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_WEB_LISTEN_ADDRESS", "127.0.0.1:1 [::1]:2")
+    for arguments, expected in (([], ("127.0.0.1:1", "[::1]:2")), (["--web.listen-address", ":3"], (":3",))):
+        context = cli.main.commands["serve"].make_context("serve", [*arguments])
+        assert context.params["web_listen_address"] == expected
+
+
+def test_paths_are_documented() -> None:
+    """Every path that is served is in docs/http.md, but for what its pages load by themselves."""
+    table = rows(ROOT / "docs" / "http.md", "path")
+    documented = {path for cells in table for path in re.findall(r"`(?:POST )?(/[^?`]*)", cells[0])}
+    application = Server(Fleet(config.Config())).app
+    served = {resource.canonical for resource in application.router.resources()}
+    assert served - documented == {"/updates", "/assets/{name}"}
+    assert documented <= served
+
+
+def test_only_stable_families_are_relied_on() -> None:
+    """Dashboards and rules use no family that may still change."""
+    changing = {name for family in FAMILIES if family.stability != "STABLE" for name in family.sample_names()}
+    used = {name for rule in (*rules("alert").values(), *rules("record").values()) for name in names(rule["expr"])}
+    assert not changing & (used | {name for target in targets() for name in names(target.expr)})
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if NODE.search(page.read_text())], ids=lambda page: page.name)
+def test_tests_that_are_named_exist(page: Path) -> None:
+    """Every test that a page names, by its file and name, is there."""
+    for file, name in NODE.findall(page.read_text()):
+        assert name in functions_of(file), f"{file}{name}"
+
+
+@pytest.mark.parametrize(("page", "heading"), [("docs/reliability.md", "promise"), ("SECURITY.md", "claim")])
+def test_what_is_promised_is_tested(page: str, heading: str) -> None:
+    """Every promise of docs/reliability.md and every claim of SECURITY.md names the test that holds it."""
+    table = rows(ROOT / page, heading)
+    assert len(table) > 10
+    assert [promise for promise, held in table if not NODE.search(held)] == []
 
 
 def test_nothing_names_a_registry() -> None:

@@ -154,7 +154,15 @@ def test_the_sdist_has_what_the_tests_need(packages: Packages):
     """Sources, tests, documentation and pins are in it; what lies about in a working copy is not."""
     with tarfile.open(packages.sdist) as archive:
         names = {info.name.removeprefix(f"{NAME}/") for info in archive if info.isfile()}
-    needed = {"tests/conftest.py", "requirements/runtime.txt", "docs/scaling.md", "Makefile", ".ci/run", "LICENSE"}
+    needed = {
+        "tests/conftest.py",
+        "requirements/runtime.txt",
+        "docs/scaling.md",
+        "Makefile",
+        ".ci/run",
+        "LICENSE",
+        "SECURITY.md",
+    }
     shipped = {"Dockerfile", ".dockerignore", "deploy/image/healthy.py", ".github/workflows/release.yml"}
     assert needed | shipped | {"exporter/__init__.py", "release/sbom.py", "pyproject.toml", "README.md"} <= names
     assert [

@@ -44,6 +44,7 @@ PROGRAMS = {
         Program("promtool", ("/usr/bin/promtool",), ("prometheus",)),
         Program("alertmanager", ("/usr/bin/prometheus-alertmanager",), ("prometheus-alertmanager",)),
         Program("amtool", ("/usr/bin/amtool",), ("prometheus-alertmanager",)),
+        Program("curl", ("/usr/bin/curl",), ("curl",)),
         Program("node_exporter", ("/usr/bin/prometheus-node-exporter",), ("prometheus-node-exporter",)),
         Program("buildah", ("/usr/bin/buildah", "/usr/bin/mmdebstrap"), ("buildah", "mmdebstrap")),
         Program("npm", ("/usr/bin/node", "/usr/bin/npm"), ("nodejs", "npm")),
