@@ -17,7 +17,7 @@ from tests.programs.available import PROGRAMS
 from tests.programs.openstack import OpenStack
 
 PORT = 19199
-PASSWORD = "correct horse"
+
 REFRESHES = 5
 
 
@@ -30,11 +30,11 @@ def rows(deployments: int) -> list[Row]:
     """CPU of the exporter for one refresh, against the time that Heat takes for the listing."""
     with OpenStack() as cloud, tempfile.TemporaryDirectory(prefix="bench-") as folder:
         project = cloud.create_project("bench")
-        user = cloud.create_user("bench", PASSWORD)
+        user = cloud.create_user("bench", "correct horse")
         cloud.grant(user, project)
         cloud.insert_deployments(project, deployments, output_bytes=1500)
         clouds, config = Path(folder) / "clouds.yaml", Path(folder) / "config.yaml"
-        clouds.write_text(cloud.clouds_yaml(user, PASSWORD, project, name="bench"))
+        clouds.write_text(cloud.clouds_yaml(user, "correct horse", project, name="bench"))
         entry = {"cloud": "bench", "projects": "current", "refresh": {"interval": "1s", "share": 1}}
         config.write_text(json.dumps({"names": False, "clouds": [entry]}))
         environment = os.environ | {"OS_CLIENT_CONFIG_FILE": str(clouds)}
@@ -56,7 +56,7 @@ def rows(deployments: int) -> list[Row]:
             until(lambda: refreshed() >= before + REFRESHES, 300, pause=3.0)
             each = (cpu(process.pid) - taken) / (refreshed() - before)
             assert _number(url, "heat_software_deployments") == deployments
-        token = cloud.token(user, PASSWORD, project)
+        token = cloud.token(user, "correct horse", project)
         began = time.monotonic()
         cloud.list_deployments(token, project)
         theirs = time.monotonic() - began
