@@ -9,9 +9,10 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -393,6 +394,32 @@ def parse(text: str, *, source: str, shard: Mapping[str, Any] | None = None) -> 
         raise ConfigError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
 
 
+def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key of a file that is such a model, those of the items of a list behind `[].`."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        yield path
+        inner = field.annotation
+        if many := get_origin(inner) is tuple:
+            inner = get_args(inner)[0]
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from key_paths(inner, f"{path}[]." if many else f"{path}.")
+
+
+def _meant(loc: Sequence[int | str]) -> str:
+    """Which key an unknown one was probably meant to be: one of its name elsewhere, or one like it beside it."""
+    parts = [str(part) for part in loc if not isinstance(part, int)]
+    path = ".".join(parts).replace("clouds.", "clouds[].")
+    section, _, name = path.rpartition(".")
+    known = {key: key.rpartition(".") for key in key_paths(Config)}
+    # A cloud's own section has the same keys as that for all clouds, which comes first.
+    if elsewhere := next((key for key, (_, _, last) in known.items() if last == name), None):
+        return f"; did you mean {elsewhere}?"
+    beside = {last: key for key, (before, _, last) in known.items() if before == section}
+    alike = get_close_matches(name, beside, n=1)
+    return f"; did you mean {beside[alike[0]]}?" if alike else ""
+
+
 _SHOULD: Final = re.compile(r"^\w+ should (be|have) ")
 _TYPES: Final[Mapping[str, str]] = {
     "model_type": "keys with their values",
@@ -415,7 +442,7 @@ def _explain(error: ValidationError) -> list[str]:
                 path += ("." if path else "") + (part if part.isprintable() else repr(part))
         match each["type"]:
             case "extra_forbidden" | "invalid_key":
-                message = "unknown key"
+                message = f"unknown key{_meant(each['loc'])}"
             case "missing":
                 message = "expected this key as well"
             case "value_error":

@@ -221,13 +221,16 @@ NO_FAMILY = "expected the name of a metric family, or a pattern of some: "
     ("text", "lines"),
     [
         # Unknown keys.
-        ("interval: 5m", ["interval: unknown key"]),
-        ("refresh: {intervall: 5m}", ["refresh.intervall: unknown key"]),
-        ("limits: {concurency: 5}", ["limits.concurency: unknown key"]),
-        ("clouds: [{projcts: [a]}]", ["clouds[0].projcts: unknown key"]),
-        ("clouds: [{}, {name: b, limits: {concurrency: 1}}]", ["clouds[1].limits.concurrency: unknown key"]),
-        ("clouds: [{limits: {series: 1}}]", ["clouds[0].limits.series: unknown key"]),
-        ("clouds: [{thresholds: {stuck_after: 1h}}]", ["clouds[0].thresholds: unknown key"]),
+        ("interval: 5m", ["interval: unknown key; did you mean refresh.interval?"]),
+        ("refresh: {intervall: 5m}", ["refresh.intervall: unknown key; did you mean refresh.interval?"]),
+        ("limits: {concurency: 5}", ["limits.concurency: unknown key; did you mean limits.concurrency?"]),
+        ("clouds: [{projcts: [a]}]", ["clouds[0].projcts: unknown key; did you mean clouds[].projects?"]),
+        (
+            "clouds: [{}, {name: b, limits: {concurrency: 1}}]",
+            ["clouds[1].limits.concurrency: unknown key; did you mean limits.concurrency?"],
+        ),
+        ("clouds: [{limits: {series: 1}}]", ["clouds[0].limits.series: unknown key; did you mean limits.series?"]),
+        ("clouds: [{thresholds: {stuck_after: 1h}}]", ["clouds[0].thresholds: unknown key; did you mean thresholds?"]),
         ("clouds: [{projects: [{name: a, domain: b, id: c}]}]", ["clouds[0].projects[0].id: unknown key"]),
         ("1: 2", ["[1]: unknown key"]),
         ('"a\\nb": 1', ["'a\\nb': unknown key"]),
