@@ -108,6 +108,7 @@ def rows(deployments: int, *, servers: int, runs: int) -> Iterator[Row]:
             peer=peer,
             ratio=seconds / ours,
             target=targets.get(peer),
+            note=f"msgspec on the whole body, without counting, is {seconds / theirs[0]:.1f} times as fast as it",
         )
     whole_time = theirs[0]
     yield Row(

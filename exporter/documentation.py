@@ -307,9 +307,14 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
 def renewed(text: str) -> str:
     """The text with every table in it as the code has it now."""
     for name, table in TABLES.items():
-        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        text = pattern.sub(lambda match, table=table: f"{match[1]}{table()}\n{match[2]}", text)  # type: ignore[misc]
+        text = replaced(text, name, table)
     return text
+
+
+def replaced(text: str, name: str, table: Callable[[], str]) -> str:
+    """The text with this between its marks of this name, if it has them."""
+    pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    return pattern.sub(lambda match: f"{match[1]}{table()}\n{match[2]}", text)
 
 
 def main(paths: list[str]) -> None:

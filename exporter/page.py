@@ -154,19 +154,19 @@ class Page:
             kept = self._deflated[format] = joined(each.deflated for each in self._pieces(format))
         return kept
 
-    def selected(self, format: Format, families: frozenset[str]) -> bytes:
-        """The plain sections of some families."""
-        sections = (section for section in self._sections[format] if section.family in families)
-        return b"".join(each.plain for section in sections for each in section.pieces())
+    def selected(self, format: Format, families: frozenset[str]) -> list[Piece]:
+        """The sections of some families."""
+        return [each for section in self._sections[format] if section.family in families for each in section.pieces()]
 
-    def owned(self, owner: object, format: Format, families: frozenset[str] | None = None) -> bytes:
+    def owned(self, owner: object, format: Format, families: frozenset[str] | None = None) -> list[Piece | bytes]:
         """What one owner shows, under the headers of its families; of some families only where they are given."""
         slot = self._slots.get(owner)
-        parts: list[bytes] = []
+        parts: list[Piece | bytes] = []
         for section in self._sections[format] if slot is not None else ():
-            if slot in section.shelf.blocks and (families is None or section.family in families):
-                parts += section.header.plain, section.shelf.blocks[slot]
-        return b"".join(parts)
+            shelf = section.shelf
+            if slot in shelf.blocks and (families is None or section.family in families):
+                parts += section.header.plain, shelf.pieces.get((slot // BUNDLE_MEMBERS, slot)) or shelf.blocks[slot]
+        return parts
 
     def _pieces(self, format: Format) -> Iterator[Piece]:
         for section in self._sections[format]:

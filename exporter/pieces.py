@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from isal import isal_zlib
@@ -59,6 +60,22 @@ def gzip_parts(*parts: Deflated) -> tuple[bytes, ...]:
 def gzip_member(*parts: Deflated) -> bytes:
     """One gzip member that decompresses to what the parts do, one after the other."""
     return b"".join(gzip_parts(*parts))
+
+
+def plain(parts: Iterable[Piece | bytes]) -> tuple[bytes, ...]:
+    """The bytes of some parts."""
+    return tuple(part if isinstance(part, bytes) else part.plain for part in parts)
+
+
+def deflated(parts: Iterable[Piece | bytes]) -> Deflated:
+    """The same, compressed: what is a piece is so already."""
+    streams: list[Deflated] = []
+    for ready, group in groupby(parts, lambda part: isinstance(part, Piece)):
+        if ready:
+            streams += (part.deflated for part in group if isinstance(part, Piece))
+        else:
+            streams.append(piece(b"".join(part for part in group if isinstance(part, bytes))).deflated)
+    return joined(streams)
 
 
 def together(parts: Iterable[bytes], *, least: int) -> Iterator[bytes]:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from isal import igzip
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -23,8 +22,8 @@ from exporter.families import named
 from exporter.fleet import Fleet
 from exporter.lookup import sought
 from exporter.negotiation import accepts_gzip, choose_format
-from exporter.pieces import gzip_parts, piece
-from exporter.sending import Parts
+from exporter.pieces import Piece, deflated, gzip_parts, piece, plain
+from exporter.sending import Outbox, Parts
 from exporter.site import Site
 
 log = structlog.get_logger("web")
@@ -71,6 +70,7 @@ class Server:
         """`external_url` is how Prometheus reaches this server; `reload` is None unless it may be asked for by HTTP."""
         self._fleet = fleet
         self._own = Own()
+        self._outbox = Outbox()
         self._external = URL(external_url) if external_url else None
         self._reload = reload
         self._stopping = False
@@ -92,14 +92,28 @@ class Server:
         names = request.query.getall("name[]", None)
         page = self._fleet.page
         if names is not None:
-            selected = page.selected(format, named(names, self._fleet.families))
-            if own := self._own.sample_names(names):
-                return _exposition(request, format, selected + self._own.write(format, own))
-            return _exposition(request, format, selected, end=True)
+            selected: list[Piece | bytes] = [*page.selected(format, named(names, self._fleet.families))]
+            own = self._own.sample_names(names)
+            return self._exposition(request, format, selected, self._own.write(format, own) if own else None)
         own_text = self._own.write(format, None)
         if accepts_gzip(_joined(request, "Accept-Encoding")):
-            return _answer(format, gzip_parts(page.deflated(format), piece(own_text).deflated), gzip=True)
-        return _answer(format, (*page.parts(format), own_text), gzip=False)
+            return self._answer(format, gzip_parts(page.deflated(format), piece(own_text).deflated), gzip=True)
+        return self._answer(format, (*page.parts(format), own_text), gzip=False)
+
+    def _exposition(
+        self, request: web.Request, format: Format, parts: list[Piece | bytes], end: bytes | None = None
+    ) -> web.Response:
+        """A part of the page, with what ends it: without that, with the mark that OpenMetrics wants there."""
+        last = (END_OF_OPENMETRICS if format == "openmetrics" else b"") if end is None else end
+        if accepts_gzip(_joined(request, "Accept-Encoding")):
+            return self._answer(format, gzip_parts(deflated([*parts, last])), gzip=True)
+        return self._answer(format, (*plain(parts), last), gzip=False)
+
+    def _answer(self, format: Format, parts: Sequence[bytes], *, gzip: bool) -> web.Response:
+        headers = {"Content-Type": CONTENT_TYPES[format], "Vary": "Accept, Accept-Encoding"}
+        if gzip:
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(body=Parts(parts, self._outbox), headers=headers)
 
     async def _probe(self, request: web.Request) -> web.Response:
         try:
@@ -109,8 +123,7 @@ class Server:
         names = request.query.getall("name[]", None)
         families = None if names is None else named(names, self._fleet.families)
         format = choose_format(_joined(request, "Accept"))
-        body = self._fleet.page.owned(("project", *key), format, families)
-        return _exposition(request, format, body, end=True)
+        return self._exposition(request, format, self._fleet.page.owned(("project", *key), format, families))
 
     async def _discovery(self, request: web.Request) -> web.Response:
         clouds = self._fleet.clouds.values()
@@ -185,18 +198,3 @@ def _host_and_port(url: URL) -> str:
     host = url.raw_host or ""
     host = f"[{host}]" if ":" in host else host
     return host if url.explicit_port is None else f"{host}:{url.explicit_port}"
-
-
-def _exposition(request: web.Request, format: Format, body: bytes, *, end: bool = False) -> web.Response:
-    """Some text that is not kept compressed; `end` where it lacks OpenMetrics' end mark."""
-    if end and format == "openmetrics":
-        body += END_OF_OPENMETRICS
-    gzip = accepts_gzip(_joined(request, "Accept-Encoding"))
-    return _answer(format, (igzip.compress(body, compresslevel=1) if gzip else body,), gzip=gzip)
-
-
-def _answer(format: Format, parts: Sequence[bytes], *, gzip: bool) -> web.Response:
-    headers = {"Content-Type": CONTENT_TYPES[format], "Vary": "Accept, Accept-Encoding"}
-    if gzip:
-        headers["Content-Encoding"] = "gzip"
-    return web.Response(body=Parts(parts), headers=headers)

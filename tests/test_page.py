@@ -4,7 +4,7 @@ import gzip
 import shutil
 import subprocess
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
 from exporter.families import FAMILIES, Family
 from exporter.page import BUNDLE_MEMBERS, Page
-from exporter.pieces import Piece, gzip_member, joined, piece
+from exporter.pieces import Piece, deflated, gzip_member, joined, piece, plain
 
 BY_NAME = {family.name: family for family in FAMILIES}
 GAUGE = "heat_software_deployments"
@@ -23,6 +23,11 @@ COUNTER = "heat_refreshes_total"
 HISTOGRAM = "heat_refresh_duration_seconds"
 SOME = tuple(BY_NAME[name] for name in (GAUGE, GAUGE_HISTOGRAM, COUNTER, HISTOGRAM))
 SIZES = (0, 20, 300, LARGE_BLOCK - 1, LARGE_BLOCK, LARGE_BLOCK + 1, 3 * LARGE_BLOCK)
+
+
+def whole(parts: Sequence[Piece | bytes]) -> bytes:
+    """The parts, one after the other."""
+    return b"".join(plain(parts))
 
 
 def lines(owner: int, what: str, size: int) -> bytes:
@@ -59,7 +64,7 @@ def check(page: Page, shown: Mapping[int, Mapping[str, Block]], format: Format) 
                 assert len(found) == 1
                 pending.remove(found[0])
                 rest = rest[len(found[0]) :]
-        assert page.selected(format, frozenset({family.name})) == start[: len(start) - len(rest)]
+        assert whole(page.selected(format, frozenset({family.name}))) == start[: len(start) - len(rest)]
     assert rest == b""
     member = gzip_member(page.deflated(format))
     assert gzip.decompress(member) == plain
@@ -74,7 +79,8 @@ def check(page: Page, shown: Mapping[int, Mapping[str, Block]], format: Format) 
             if family.name in own
             for part, header in enumerate(headers(family, format))
         )
-        assert page.owned(owner, format) == expected
+        assert whole(page.owned(owner, format)) == expected
+        assert gzip.decompress(gzip_member(deflated(page.owned(owner, format)))) == expected
 
 
 STEPS = st.lists(
@@ -241,7 +247,7 @@ def test_a_page_of_nothing() -> None:
     assert "somebody" in page
     assert "nobody" not in page
     for format in FORMATS:
-        assert page.plain(format) == page.owned("nobody", format) == b""
+        assert page.plain(format) == whole(page.owned("nobody", format)) == b""
 
 
 def test_families_that_were_not_chosen() -> None:
@@ -255,11 +261,11 @@ def test_families_that_were_not_chosen() -> None:
 def test_selections(format: Format) -> None:
     """Any choice of families gives their sections alone, in the page's order."""
     page = filled(3, EVERY)
-    every = [page.selected(format, frozenset({family.name})) for family in SOME]
-    assert b"".join(every) == page.plain(format) == page.selected(format, frozenset(EVERY))
-    assert page.selected(format, frozenset({COUNTER, GAUGE})) == every[0] + every[2]
-    assert page.selected(format, frozenset()) == page.selected(format, frozenset({"unknown"})) == b""
-    chosen = page.owned(1, format, frozenset({COUNTER}))
+    every = [whole(page.selected(format, frozenset({family.name}))) for family in SOME]
+    assert b"".join(every) == page.plain(format) == whole(page.selected(format, frozenset(EVERY)))
+    assert whole(page.selected(format, frozenset({COUNTER, GAUGE}))) == every[0] + every[2]
+    assert page.selected(format, frozenset()) == page.selected(format, frozenset({"unknown"})) == []
+    chosen = whole(page.owned(1, format, frozenset({COUNTER})))
     assert chosen == headers(BY_NAME[COUNTER], format)[0] + block(1, BY_NAME[COUNTER], 200).text[0]
 
 

@@ -1,0 +1,32 @@
+"""The figures that the README quotes are those that were measured, and what is measured stays runnable."""
+
+import json
+
+import pytest
+
+from bench import quote
+from bench.table import Row, shown
+from exporter.documentation import replaced
+
+
+def test_the_readme_quotes_the_results() -> None:
+    """The README's table of measurements is made of bench/results.json."""
+    text = quote.README.read_text(encoding="utf-8")
+    results = json.loads(quote.RESULTS.read_text(encoding="utf-8"))
+    assert "<!-- begin benchmarks -->" in text
+    assert replaced(text, "benchmarks", lambda: quote.table(results)) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "limit", "met"), [(2.0, False, True), (1.0, False, False), (1.0, True, True), (2.0, True, False)]
+)
+def test_what_misses_its_target_is_said(ratio: float, limit: bool, met: bool) -> None:
+    """A row says whether its target is met, and the README why it is not."""
+    row = Row(what="this", ours=1, theirs=2, unit="s", ratio=ratio, target=1.5, limit=limit, note="too hard")
+    assert row.met is met
+    assert shown([row]).splitlines()[1].split()[-1] == ("yes" if met else "no")
+    machine = {"cores": 2, "processor": "a processor", "python": "3.11"}
+    values = {each: getattr(row, each) for each in row.__slots__}
+    table = quote.table({"machine": machine, "rows": [values | {"met": row.met}]})
+    assert ("- this: too hard." in table) is not met
+    assert f"{int(met)} of 1 targets are met" in table
