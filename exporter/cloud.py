@@ -301,6 +301,8 @@ class CloudWatch:
             self.projects[project.id] = watch
             self._note(project.id, watch.state.condition)
             self._stage.show_project(watch)
+        for watch in self.projects.values():
+            watch.repace()  # a round takes as long as there are projects
 
     def _remove(self, project_id: str, reason: RemovalReason) -> None:
         watch = self.projects[project_id]

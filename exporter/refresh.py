@@ -167,7 +167,7 @@ class ProjectWatch:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        first = True
+        together = True
         while True:
             try:
                 started, error = await self.refresh()
@@ -184,10 +184,12 @@ class ProjectWatch:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay):
                         await self._readmitted.wait()
+                # What all wait for brings all of them together.
+                together = together or self._readmitted.is_set() or error.retry_after > 0
                 continue
-            # All first refreshes start together; from the second on each has its own place in the interval.
-            place = pace.spread("/".join(self.key)) if first else 0.0
-            first = False
+            # All first refreshes start together; from the next on each has its own place in the interval.
+            place = pace.spread("/".join(self.key)) if together else 0.0
+            together = False
             interval = self.state.interval
             turn, missed = pace.next_turn(started + interval * place, interval, loop.time())
             if missed:
@@ -322,6 +324,10 @@ class ProjectWatch:
             # One family, one set of bounds: the histogram begins anew.
             self.state = replace(self.state, ledger=Ledger(self.state.ledger.finished))
         self._shared = shared
+        self.repace()
+
+    def repace(self) -> None:
+        """Go by the interval that is in force now, whatever has changed it."""
         if (interval := self._interval_in_force()) != self.state.interval:
             self._replace(replace(self.state, interval=interval))
             self._repaced.set()
@@ -601,7 +607,7 @@ class ProjectWatch:
                 reason=error.reason,
                 error=str(error),
             )
-        self._replace(before.failed(error, duration=duration))
+        self._replace(before.failed(error, duration=duration, interval=self._interval_in_force()))
 
     def _replace(self, state: ProjectState) -> None:
         self.state = state

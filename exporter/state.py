@@ -86,7 +86,7 @@ class ProjectState:
             ledger=ledger,
         )
 
-    def failed(self, error: RefreshError, *, duration: float) -> ProjectState:
+    def failed(self, error: RefreshError, *, duration: float, interval: float) -> ProjectState:
         """After a refresh that failed: the data stays as it was."""
         return replace(
             self,
@@ -95,6 +95,7 @@ class ProjectState:
             refreshes=self.refreshes + 1,
             failures=added(self.failures, {(error.api, error.reason): 1}),
             duration=duration,
+            interval=interval,
         )
 
 

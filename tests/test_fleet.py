@@ -614,13 +614,17 @@ def held(fleet: Fleet) -> dict[str, int]:
     }
 
 
+REPLACED = 5
+
+
 async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
     """After ten rounds in each of which half of the projects were replaced, there is no series, task, token, plugin,
     claim, block, thread or connection more than after the first."""
-    names = [cloud.add_project(f"project-{number}").name for number in range(6)]
+    names = [cloud.add_project(f"project-{number}").name for number in range(8)]
     for name in names:
         cloud.deploy(name, server=f"server-of-{name}")
     made = len(names)
+    assert (2 + made) / 2 == REPLACED
     settings = configuration(refresh={"discovery": "50ms"}, limits={"concurrency": 2})
     async with cloud.exporter(settings) as exporter:
         fleet: Fleet = exporter.fleet
@@ -629,11 +633,12 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
         first: dict[str, int] = {}
         files, threads, tasks = 0, 0, 0
         for turn in range(11):
-            for name in names[:3]:
+            for name in names[:REPLACED]:
                 cloud.world.remove_project(cloud.project(name).id)
-            names = names[3:] + [cloud.add_project(f"project-{made + number}").name for number in range(3)]
-            made += 3
-            for name in names[3:]:
+            new = [cloud.add_project(f"project-{made + number}").name for number in range(REPLACED)]
+            names = names[REPLACED:] + new
+            made += REPLACED
+            for name in new:
                 cloud.deploy(name, server=f"server-of-{name}")
             wanted = {FIRST, SECOND, *names}
             await eventually(
@@ -650,17 +655,17 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
         ids = {cloud.project(name).id for name in wanted}
         named = {task.get_name() for task in asyncio.all_tasks()}
         assert {name for name in named if name.startswith("refresh ")} == {f"refresh sim/{each}" for each in ids}
-        # A connection or a thread may be idle or in use just now; one for each project gone would be thirty.
+        # A connection or a thread may be idle or in use just now; one for each project gone would be fifty.
         assert len(asyncio.all_tasks()) <= tasks + 4
         assert open_files() <= files + 6
         assert threading.active_count() <= threads + 2
-        assert max(fleet.page._slots.values()) <= len(wanted) + 3 + 2
+        assert max(fleet.page._slots.values()) <= len(wanted) + REPLACED + 2
         (watch,) = fleet.clouds.values()
         assert set(watch.access._tokens) == {None, *ids}
         assert set(watch._claims._claims) == ids
         assert {each[2] for each in fleet._others.numbers if each[0] == "project"} == ids
         page = await look(exporter)
-        assert page.value("heat_projects_removed_total", reason="gone") == 3 * 11
+        assert page.value("heat_projects_removed_total", reason="gone") == REPLACED * 11
         gc.collect()
         alive = {watch.state.name for reference in seen if (watch := reference()) is not None}
         assert alive == wanted

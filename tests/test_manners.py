@@ -4,6 +4,8 @@ Every number here is of requests that a simulated cloud received, over many refr
 """
 
 import asyncio
+import email.utils
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -181,6 +183,40 @@ async def test_the_rate_holds_from_the_first_request_on(cloud: Cloud, pinned: bo
     assert_rate(cloud, 2, late=0.4)
 
 
+def quarters(cloud: Cloud, interval: float, since: float) -> Counter[int]:
+    """In which quarter of an interval each project's latest listing since then began."""
+    latest = [max(time for time in times if time >= since) for times in listings(cloud).values()]
+    return Counter(int(4 * (time % interval) / interval) for time in latest)
+
+
+async def test_starts_are_spread_over_the_interval(cloud: Cloud):
+    """Twelve projects are asked evenly over the interval, whatever brought them together: the start, or the end of an
+    outage that all were told to wait for."""
+    names = [FIRST, SECOND, *(cloud.add_project(f"more-{number}").name for number in range(10))]
+    interval = 2.0
+
+    def asked(least: int, since: float) -> bool:
+        times = listings(cloud, status=200).values()
+        return len(times) == len(names) and all(sum(each >= since for each in those) >= least for those in times)
+
+    settings = settings_of(refresh={"interval": "2s", "stale_after": "1h"}, limits={"concurrency": 64})
+    async with cloud.exporter(settings) as exporter:
+        await eventually(lambda: asked(3, 0.0), "three rounds")
+        assert max(quarters(cloud, interval, 0.0).values()) <= len(names) / 2
+        date = email.utils.formatdate(time.time() + 6, usegmt=True)
+
+        async def busy(request: web.BaseRequest, api: str) -> web.StreamResponse | None:
+            return web.Response(status=503, headers={"Retry-After": date}) if api == "orchestration" else None
+
+        cloud.simulator.intercept = busy
+        await when(exporter, lambda page: page.total("heat_up") == 0)
+        cloud.mend()
+        await when(exporter, lambda page: page.total("heat_up") == len(names))
+        back = max(max(times) for times in listings(cloud).values())
+        await eventually(lambda: asked(2, back + interval / 10), "two more rounds")
+        assert max(quarters(cloud, interval, back + interval / 10).values()) <= len(names) / 2
+
+
 # -- how often a token, how often a list
 
 
@@ -259,6 +295,7 @@ async def test_an_outage_of_keystone_when_tokens_end(cloud: Cloud, ledger: Ledge
         page = await when(exporter, lambda page: page.total("heat_up") == PROJECTS)
         page = await cycles(exporter, 3)
     assert cloud.requests.count(path="/v3/auth/tokens", status=201) == 2 * PROJECTS
+    assert_polite(cloud)
     failed = cloud.requests.count(path="/v3/auth/tokens", status=503)
     assert failed == page.total(FAILURES, api="identity", reason="server_error") == page.total(FAILURES)
     assert cloud.requests.shows == 0

@@ -109,6 +109,23 @@ async def test_the_rate_limit_lengthens_the_interval(cloud: Cloud):
         assert page.value("heat_refresh_interval_seconds", project=FIRST) >= 0.2
 
 
+async def test_the_interval_in_force_is_every_project_s(cloud: Cloud):
+    """A project that was never listed, and one that is not asked yet, go by the interval that a round takes too, from
+    when the projects are known, and as soon as there are more of them."""
+    cloud.listing(answering(500), FIRST)
+    hold = Hold()
+    cloud.listing(hold, SECOND)
+    settings = configuration(refresh={"discovery": "50ms"}, limits={"requests_per_second": 8})
+    async with cloud.exporter(settings) as exporter:
+        page = await exporter.when(lambda page: page.select("heat_refresh_failures_total", project=FIRST))
+        assert page.cells("heat_refresh_interval_seconds", "project") == {FIRST: 0.25, SECOND: 0.25}
+        for number in range(2):
+            cloud.add_project(f"more-{number}")
+        page = await exporter.when(lambda page: len(page.select("heat_refresh_interval_seconds")) == 4)
+        assert set(page.cells("heat_refresh_interval_seconds", "project").values()) == {0.5}
+        hold.released.set()
+
+
 async def test_never_two_refreshes_of_a_project_at_once(cloud: Cloud):
     """While a listing is under way for many intervals, the project is not asked again; others go on."""
     hold = Hold()

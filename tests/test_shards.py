@@ -13,7 +13,9 @@ from structlog.testing import capture_logs
 
 from exporter import config
 from exporter.errors import ConfigError
+from exporter.fleet import Fleet
 from exporter.shard import ordinal, owner
+from exporter.simulator import Deployment
 from tests import harness
 from tests.harness import FIRST, SECOND, Cloud, Samples, configuration, page_of, run
 from tests.programs.available import LEFT_OUT
@@ -175,6 +177,63 @@ async def test_the_shards_together_are_the_whole(cloud: Cloud, monkeypatch: pyte
         assert page.value("heat_projects", state="fresh") == len(mine)
     assert of_projects(*pages) == of_projects(whole)
     assert sum(page.total(DEPLOYMENTS) for page in pages) == len(cloud.world.deployments) > 10
+
+
+def sharded(index: int, total: int) -> config.Config:
+    """The configuration of one of several exporters."""
+    return configuration(shard={"index": index, "total": total})
+
+
+def finishes(*fleets: Fleet) -> Counter[tuple[str, str, str]]:
+    """What exporters have seen to finish, all together: by project, status and action."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for fleet in fleets:
+        for each in page_of(fleet).select("heat_software_deployment_finished_total"):
+            found[each.labels["project"], each.labels["status"], each.labels["action"]] += int(each.value)
+    return +found
+
+
+async def test_shards_count_each_finish_once(cloud: Cloud):
+    """What several exporters see to finish is together what one sees, also when another joins them: a project that
+    moves begins anew, and nothing that had finished before is counted for it."""
+    names = [FIRST, SECOND, *(cloud.add_project(f"more-{number}").name for number in range(8))]
+
+    async def look(*fleets: Fleet) -> None:
+        """One refresh of every project that each of them watches."""
+        for fleet in fleets:
+            await fleet.once()
+
+    def finish(deployments: list[Deployment], status: str) -> None:
+        for each in deployments:
+            cloud.world.update(each.id, status=status)
+
+    running = [cloud.deploy(name, status="IN_PROGRESS", age=90) for name in names]
+    async with (
+        cloud.fleet(configuration()) as alone,
+        cloud.fleet(sharded(0, 2)) as zero,
+        cloud.fleet(sharded(1, 2)) as one,
+        cloud.fleet(sharded(2, 3)) as two,
+    ):
+        await look(alone, zero, one)
+        finish(running[::2], "COMPLETE")
+        await look(alone, zero, one)
+        finish(running[1::2], "FAILED")
+        await look(alone, zero, one)
+        assert finishes(zero, one) == finishes(alone)
+        assert finishes(alone).total() == len(names)
+        again = [cloud.deploy(name, status="IN_PROGRESS", age=5) for name in names]
+        await zero.reload(lambda: sharded(0, 3))
+        await one.reload(lambda: sharded(1, 3))
+        await look(alone, zero, one, two)
+        assert finishes(two) == {}
+        moved = {each.state.name for each in two.watches()}
+        assert moved
+        assert finishes(zero, one) == Counter({key: n for key, n in finishes(alone).items() if key[0] not in moved})
+        before = finishes(alone), finishes(zero, one, two)
+        finish(again, "COMPLETE")
+        await look(alone, zero, one, two)
+        assert finishes(zero, one, two) - before[1] == finishes(alone) - before[0]
+        assert (finishes(alone) - before[0]).total() == len(names)
 
 
 @pytest.mark.parametrize(
