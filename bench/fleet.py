@@ -2,8 +2,10 @@
 
     python -m bench.fleet --clouds 3 --projects 2000 --deployments 100000
 
-starts the simulated clouds and the exporter as processes of their own, waits until every project was refreshed, scrapes
-for a few intervals, and prints what a user would care about. Exit status 1 where a number is wrong.
+starts the simulated clouds and the exporter as processes of their own, waits until every project was refreshed twice,
+scrapes for a few intervals, and prints what a user would care about. Exit status 1 where any project's number of
+deployments with a status and an action is wrong on any page, data is older than an interval and a tenth, a refresh has
+failed, an answer of /-/healthy took longer than a quarter of a second, or memory passes 1 GiB.
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,7 +31,9 @@ from typing import Any
 import yaml
 
 from bench.processes import cpu, peak
+from exporter.simulator import Plan, build
 
+HEALTHY_SECONDS = 0.25
 EXPORTER = [sys.executable, "-m", "exporter"]
 
 
@@ -71,6 +78,57 @@ def sums(page: str) -> dict[str, float]:
     return result
 
 
+def _expected(cloud: str, plan: Plan) -> dict[tuple[str, ...], int]:
+    """How many deployments each project of a simulated cloud has with each status and action."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for each in build(plan).deployments.values():
+        found[cloud, each.project_id, each.status, each.action] += 1
+    return dict(found)
+
+
+_CELL = re.compile(
+    r'^heat_software_deployments\{cloud="([^"]*)",project_id="([^"]*)",.*,status="([^"]*)",action="([^"]*)"\} (\d+)$',
+    re.MULTILINE,
+)
+
+
+def _cells(page: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """What a page says of the same."""
+    for *cell, value in _CELL.findall(page):
+        yield tuple(cell), int(value)
+
+
+def _values(page: str, family: str) -> Iterator[float]:
+    """The values of a family's samples."""
+    return (float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(f"{family}{{"))
+
+
+def _refreshed(url: str) -> float:
+    """How often every project was refreshed at least."""
+    return min(_values(fetch(f"{url}/metrics?name[]=heat_refreshes_total").decode(), "heat_refreshes_total"), default=0)
+
+
+@contextmanager
+def _pulse(url: str) -> Iterator[list[float]]:
+    """How long answers of /-/healthy take while this lasts, asked for all the time."""
+    ended = threading.Event()
+    times = [0.0]
+
+    def ask() -> None:
+        while not ended.wait(0.02):
+            at = time.monotonic()
+            fetch(f"{url}/-/healthy")
+            times.append(time.monotonic() - at)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield times
+    finally:
+        ended.set()
+        thread.join()
+
+
 def main() -> None:
     """Run it and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,12 +143,14 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-")))
         entries: dict[str, Any] = {}
+        expected: dict[tuple[str, ...], int] = {}
         for number in range(options.clouds):
             sizes = {
                 name: getattr(options, name) // options.clouds + (number < getattr(options, name) % options.clouds)
                 for name in ("projects", "servers", "deployments")
             }
             flags = [f"--{name}={size}" for name, size in sizes.items()]
+            expected |= _expected(f"cloud-{number}", Plan(churn=0, seed=number, **sizes))
             command = [*EXPORTER, "simulate", "--churn=0", f"--seed={number}", *flags]
             process = stack.enter_context(running(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
             assert process.stdout is not None
@@ -116,48 +176,58 @@ def main() -> None:
         exporter = stack.enter_context(running(command, env=environment, stderr=log))
         url = f"http://127.0.0.1:{port}"
         first = until("every project refreshed", 600, lambda: fetch(f"{url}/-/ready"))
+        until("every project refreshed twice", 600, lambda: _refreshed(url) >= 2)
         before = os.times()
         cpu_before = cpu(exporter.pid)
-        latencies = []
+        latencies: list[float] = []
+        oldest = 0.0
+        wrong: set[tuple[str, ...]] = set()
         page = ""
-        began = time.monotonic()
-        while time.monotonic() - began < options.rounds * options.interval:
-            at = time.monotonic()
-            page = fetch(f"{url}/metrics").decode()
-            latencies.append(time.monotonic() - at)
-            time.sleep(0.25)
+        with _pulse(url) as pulse:
+            began = time.monotonic()
+            while time.monotonic() - began < options.rounds * options.interval:
+                at = time.monotonic()
+                page = fetch(f"{url}/metrics").decode()
+                latencies.append(time.monotonic() - at)
+                now = time.time()
+                oldest = max(
+                    oldest, *(now - asked for asked in _values(page, "heat_last_refresh_success_timestamp_seconds"))
+                )
+                found = dict(_cells(page))
+                wrong |= {
+                    cell for cell in found.keys() | expected.keys() if found.get(cell, 0) != expected.get(cell, 0)
+                }
+                time.sleep(0.25)
         elapsed = os.times().elapsed - before.elapsed
         taken = cpu(exporter.pid) - cpu_before
         memory = peak(exporter.pid) // 1024
         values = sums(page)
-        now = time.time()
-        ages = [
-            now - float(line.rpartition(" ")[2])
-            for line in page.splitlines()
-            if line.startswith("heat_last_refresh_success_timestamp_seconds{")
-        ]
         failures = (folder / "log").read_text().count("level=warning")
         latencies.sort()
         rows = {
-            "projects up": f"{values['heat_up']:.0f} of {options.projects}",
-            "deployments counted": f"{values['heat_software_deployments']:.0f} of {options.deployments}",
+            "projects up": f"{values['heat_up']:,.0f} of {options.projects:,}",
+            "deployments counted": f"{values['heat_software_deployments']:,.0f} of {options.deployments:,}",
+            "numbers of deployments that were wrong on any page": f"{len(wrong)} of {len(expected):,}",
             "series on the page": f"{page.count(chr(10)) - page.count('# '):,}",
             "page": f"{len(page) / 1e6:.1f} MB",
-            "all projects refreshed for the first time": f"{first:.1f} s after the start",
-            "oldest data": f"{max(ages):.1f} s at an interval of {options.interval} s",
-            "exporter's CPU": f"{taken / elapsed:.1%} of one core",
-            "exporter's memory, at most": f"{memory / 1024:.0f} MiB",
-            "scrape, median / p99 / longest": f"{statistics.median(latencies) * 1e3:.0f} / "
+            "every project refreshed for the first time": f"{first:.1f} s after the start",
+            "oldest data on any page": f"{oldest:.1f} s at an interval of {options.interval} s",
+            "CPU, two scrapes of the whole page a second included": f"{taken / elapsed:.1%} of one core",
+            "resident memory, at most": f"{memory / 1024:.0f} MiB",
+            "scrape of the whole page, median / p99 / longest": f"{statistics.median(latencies) * 1e3:.0f} / "
             f"{latencies[int(len(latencies) * 0.99)] * 1e3:.0f} / {latencies[-1] * 1e3:.0f} ms",
+            "longest answer of /-/healthy meanwhile": f"{max(pulse) * 1e3:.0f} ms",
             "failures logged": str(failures),
         }
         width = max(map(len, rows))
         for name, value in rows.items():
             print(f"{name:<{width}}  {value}")
         right = (
-            values["heat_up"] == options.projects
-            and values["heat_software_deployments"] == options.deployments
-            and max(ages) < 3 * options.interval
+            not wrong
+            and values["heat_up"] == options.projects
+            and oldest <= 1.1 * options.interval
+            and failures == 0
+            and max(pulse) < HEALTHY_SECONDS
             and memory < 1024**2
         )
         sys.exit(0 if right else 1)
