@@ -4,11 +4,16 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 
 from tests.programs.available import LEFT_OUT, require
 from tests.programs.openstack import OpenStack
 from tests.programs.prometheus import Prometheus
+
+# How long an example takes says something of the machine only.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")
