@@ -25,7 +25,7 @@ from exporter.refresh import ProjectWatch
 from exporter.simulator import Plan, Simulator, World, build
 from exporter.simulator.heat import Heat
 from tests.harness import Cloud, configuration, isolate, page_of
-from tests.virtual import VirtualLoop
+from tests.virtual import SLOWLY, VirtualLoop
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for InfluxDB")
 
@@ -192,6 +192,7 @@ class Pacing(RuleBasedStateMachine):
         """For how long the machine was suspended: its steady clock went on."""
         self.off = 0.0
         """By how much the wall clock was set."""
+        self._idle = set(threading.enumerate())
         self._open = AsyncExitStack()
 
     # -- the beginning and the end
@@ -212,13 +213,11 @@ class Pacing(RuleBasedStateMachine):
         self.cloud.listing(self.server.listing)
         self.cloud.authentication(self.server.authentication)
         clock = Clock(wall=lambda: START + loop.time() + self.off, steady=self._steady)
-        idle = set(threading.enumerate())
         self.fleet = await open_.enter_async_context(Fleet(self._configuration(), clock=clock).opened())
 
         def busy() -> bool:
-            working = [each for each in threading.enumerate() if each not in idle and each.name[:8] != "asyncio_"]
             used = sum(each.access._users for each in self.fleet.clouds.values())
-            return bool(working) or used > self.server.waiting
+            return self._working() or used > self.server.waiting
 
         loop.look_out(busy)
         task = asyncio.create_task(self.fleet.run())
@@ -234,8 +233,20 @@ class Pacing(RuleBasedStateMachine):
         """Nothing is left."""
         self.loop.look_out(lambda: True)
         self.loop.run(self._open.aclose())
-        self.loop.run(asyncio.sleep(0))
+        while self._working():  # whoever asked for a token is told that nobody is there
+            self.loop.run(asyncio.sleep(SLOWLY))
+        self.loop.run(self._end())
         self.loop.close()
+
+    async def _end(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def _working(self) -> bool:
+        """Whether threads are at work."""
+        return any(each not in self._idle and each.name[:8] != "asyncio_" for each in threading.enumerate())
 
     def _configuration(self) -> Any:
         wanted = self.settings
@@ -248,6 +259,7 @@ class Pacing(RuleBasedStateMachine):
                 "share": wanted.share,
                 "discovery": "5y",
             },
+            limits={"requests_per_second": 10_000},
             names=False,
             clouds=[{"name": "sim", "cloud": "simulator", "projects": [self.project.id]}],
         )
@@ -306,6 +318,7 @@ class Pacing(RuleBasedStateMachine):
         """Another configuration, perhaps of another address of the cloud."""
         self.loop.run(asyncio.sleep(2 * EPSILON))
         self._look()
+        self.shows_what_it_may()
         host = "localhost" if elsewhere else "127.0.0.1"
         moved = host != self.settings.host
         entry = self.cloud.entry(project="billing")

@@ -12,6 +12,9 @@ TICK = 1e-6
 """Seconds that each turn of the loop takes: a clock that stands still can keep a timer from ever being due."""
 REAL_WAIT = 0.002
 """Seconds for which the loop really waits at a time for what is under way."""
+SLOWLY = 1e-4
+"""Seconds that pass meanwhile: some, for what is under way may wait for a timer of the loop; few, so that it makes no
+difference how busy the machine is."""
 
 
 class _Jumping(selectors.DefaultSelector):
@@ -29,10 +32,8 @@ class _Jumping(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if timeout is None or self.busy():
-            # While something real happens time passes too, for it may wait for a timer of the loop.
-            wait = REAL_WAIT if timeout is None else min(timeout, REAL_WAIT)
-            if not (ready := super().select(wait)):
-                self.now += wait
+            if not (ready := super().select(REAL_WAIT)):
+                self.now += SLOWLY if timeout is None else min(timeout, SLOWLY)
             return ready
         self.now += timeout
         return []

@@ -213,7 +213,7 @@ class Soak:
     async def _events(self) -> None:
         """One thing after the other."""
         life, chance = self.life, self._chance
-        plain = (life.project_comes, life.project_goes, life.renamed, life.tokens_end, life.fails, life.oddities,
+        plain = (life.project_comes, life.project_goes, life.renamed, life.tokens_end, life.fails, life.oddities, life.oddities,
                  life.erased)  # fmt: skip
         passing = (life.role_goes, life.disabled)
         while True:
