@@ -13,7 +13,7 @@ pytestmark = harness.sdk_warning
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "options",
-    [Options(seed=7, refreshes=2500), Options(seed=8, refreshes=300, inside=True)],
+    [Options(seed=7, refreshes=2000), Options(seed=8, refreshes=250, inside=True)],
     ids=["process", "inside"],
 )
 async def test_soak(options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

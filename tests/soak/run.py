@@ -213,8 +213,8 @@ class Soak:
     async def _events(self) -> None:
         """One thing after the other."""
         life, chance = self.life, self._chance
-        plain = (life.project_comes, life.project_goes, life.renamed, life.tokens_end, life.fails, life.oddities, life.oddities,
-                 life.erased)  # fmt: skip
+        plain = (life.project_comes, life.project_goes, life.renamed, life.tokens_end, life.fails, life.erased,
+                 life.oddities, life.oddities)  # fmt: skip
         passing = (life.role_goes, life.disabled)
         while True:
             await life.pass_by(chance.randint(1, 2 * EVERY))
