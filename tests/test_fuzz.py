@@ -30,6 +30,7 @@ def test_what_was_found(name: str, path: Path) -> None:
     fuzz.target(name).check(path.read_bytes())
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", fuzz.TARGETS)
 def test_a_little_fuzzing(name: str, tmp_path: Path) -> None:
     """Some thousand inputs, always the same ones, break nothing."""

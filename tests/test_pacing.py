@@ -438,6 +438,7 @@ class Pacing(RuleBasedStateMachine):
         assert state.condition == ("pending" if self.last is None else kind if shown else "stale")
 
 
+@pytest.mark.timeout(900)
 def test_pacing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In whatever order things happen, the next attempt is never sooner than the contract has it nor is it forgotten,
     data is withdrawn when it is too old and not before, and every figure is what has happened."""

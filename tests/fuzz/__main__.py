@@ -40,7 +40,7 @@ def main() -> None:
         command = [
             sys.argv[0],
             f"-dict={words}",
-            "-timeout=20",
+            "-timeout=120",
             "-max_len=4096",
             "-print_final_stats=1",
             *flags,
