@@ -86,8 +86,8 @@ class Watched:
 
     start: int
     """The number of the first of them."""
-    succeeded: int = 0
-    """How many refreshes have succeeded, as the pages say."""
+    latest: int = 0
+    """The number of the latest that a page showed: what is watched anew begins after it."""
     doubtful: bool = False
     """Whether one was answered in vain, for it took too long."""
     seen: int = 0
@@ -314,7 +314,7 @@ class Judge:
         watched = self._watched.get(project_id)
         if watched is not None and lost and start < watched.start:
             return  # an older page, of before the project was watched anew
-        if watched is None or (lost and start > watched.start and succeeded < watched.succeeded):
+        if watched is None or (lost and start > watched.latest):
             if (start and not lost) or start < self._life.first[project_id]:
                 raise PageError(f"{succeeded} refreshes have succeeded, of {number + 1} listings that were answered")
             watched = self._watched[project_id] = Watched(start)
@@ -326,7 +326,7 @@ class Judge:
             # This machine is so busy that an answer came too late: which one, nobody knows.
             watched.doubtful = True
             self.doubts += 1
-        watched.succeeded = max(watched.succeeded, succeeded)
+        watched.latest = max(watched.latest, number)
         if watched.doubtful:
             return
         kept = self._life.listings[project_id]

@@ -390,7 +390,7 @@ ODD = [
     b'{"server_id": "x"}',
     b'{"id": "odd-1", "status": 5, "action": ["x"], "creation_time": "yesterday", "output_values": []}',
     b'{"id": "odd-2", "status": "COMPLETE", "action": "ADOPT", "output_values": {"deploy_status_code": "01"}}',
-    b'{"id": "odd-3", "status": "FAILED", "action": "CREATE", "creation_time": "2001-01-01T00:00:00+23:59"}',
+    b'{"id": "odd-3", "status": "IN_PROGRESS", "action": "CREATE", "creation_time": "2001-01-01T00:00:00+23:59"}',
     b'{"id": "odd-4 \\ud800", "server_id": "a\\"\\\\b\\n", "status": "}, {", "action": "\xc3\xa9"}',
 ]
 
