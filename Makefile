@@ -32,9 +32,9 @@ $(VENV)/.runtime: $(VENV)/.created requirements/runtime.txt requirements/build.t
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.runtime requirements/test.txt
+$(VENV)/.test: $(VENV)/.runtime requirements/test.txt requirements/fuzz.txt
 	@echo 'installing what the tests need …'
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/test.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/test.txt -r requirements/fuzz.txt
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.runtime requirements/bench.txt
@@ -101,6 +101,7 @@ requirements:
 	$(COMPILE) --extra bench -c requirements/test.txt pyproject.toml -o requirements/bench.txt
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) requirements/audit.in -o requirements/audit.txt
+	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

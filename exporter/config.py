@@ -30,8 +30,9 @@ from pydantic import (
 
 from exporter.errors import ConfigError
 from exporter.families import FAMILIES
+from exporter.redaction import brief
 from exporter.shard import ordinal, owner
-from exporter.units import Duration, Size
+from exporter.units import Duration, Size, format_size
 
 
 def _pattern(text: str) -> str:
@@ -39,12 +40,15 @@ def _pattern(text: str) -> str:
         re.compile(text)
     except re.error as error:
         raise ValueError(f"expected a regular expression: {error}") from None
+    except (RecursionError, OverflowError):
+        raise ValueError("expected a regular expression that is less deeply nested and repeats less") from None
     return text
 
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=0, le=2**53)]  # what a double holds exactly, as all that reads numbers does
 
 
 class _Model(BaseModel):
@@ -77,20 +81,20 @@ class CloudLimits(_Model):
     """Against one cloud, authentication and name look-ups included."""
     response_bytes: Annotated[Size, Field(gt=0)] = 2 * 1024**3
     """One listing's size at most, decompressed; with `servers.ids`, of all the listings of one refresh together."""
-    servers: Annotated[int, Field(ge=0)] = 10000
+    servers: Count = 10000
     """Servers with series of their own per project, troubled ones first; 0: none."""
-    configs: Annotated[int, Field(ge=0)] = 200
+    configs: Count = 200
     """Config names per project, troubled ones first; 0: none."""
-    problems: Annotated[int, Field(ge=0)] = 200
+    problems: Count = 200
     """Rows of the problem family per project; failed and stuck are each sure of half; 0: none."""
 
 
 class Limits(CloudLimits):
     """The same, and what holds for all clouds together."""
 
-    series: Annotated[int, Field(ge=0)] = 500000
+    series: Count = 500000
     """On the whole page: past it server, config and problem families are cut, biggest projects first; 0: no limit."""
-    concurrency: Annotated[int, Field(ge=1)] = 8
+    concurrency: Annotated[Count, Field(ge=1)] = 8
     """Refreshes under way at once, shared out evenly among clouds; slow projects hold at most half of a cloud's."""
 
 
@@ -99,7 +103,7 @@ class Shard(_Model):
 
     index: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
     """This exporter's number, below `total`; `auto`: the number that ends the host name."""
-    total: Annotated[int, Field(ge=1)] = 1
+    total: Annotated[Count, Field(ge=1)] = 1
     """How many exporters share the projects."""
 
     @field_validator("index", mode="before")
@@ -108,13 +112,13 @@ class Shard(_Model):
         if value == "auto":
             return ordinal()
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"expected a number from 0, or auto, not {value!r}")
+            raise ValueError(f"expected a number from 0, or auto, not {brief(value)}")
         return value
 
     @model_validator(mode="after")
     def _below_total(self) -> Self:
         if isinstance(self.index, int) and self.index >= self.total:
-            raise ValueError(f"expected an index below total ({self.total}), not {self.index}")
+            raise ValueError(f"expected an index below total ({self.total}), not {brief(self.index)}")
         return self
 
     def owns(self, cloud: str, project_id: str) -> bool:
@@ -180,7 +184,9 @@ class Metrics(_Model):
         names = [family.name for family in FAMILIES]
         for pattern in patterns:
             if not any(re.fullmatch(pattern, name) for name in names):
-                raise ValueError(f"expected the name of a metric family, or a pattern of some: {pattern!r} is of none")
+                raise ValueError(
+                    f"expected the name of a metric family, or a pattern of some: {brief(pattern)} is of none"
+                )
         return patterns
 
 
@@ -206,7 +212,7 @@ class Servers(_Model):
             raise ValueError("expected at least one server's id; without this key all servers count")
         twice = [each for each, count in Counter(ids or ()).items() if count > 1]
         if twice:
-            raise ValueError(f"expected each server once: {twice[0]!r} is there twice")
+            raise ValueError(f"expected each server once: {brief(twice[0])} is there twice")
         return ids
 
     @model_validator(mode="after")
@@ -257,7 +263,7 @@ class Cloud(_Model):
         if isinstance(value, list) and value:
             return tuple(value)
         if value not in ("discover", "current"):
-            raise ValueError(f"expected discover, current, or a list of at least one project, not {value!r}")
+            raise ValueError(f"expected discover, current, or a list of at least one project, not {brief(value)}")
         return value
 
     @field_validator("servers")
@@ -302,7 +308,7 @@ class Config(_Model):
     def _unique(cls, clouds: tuple[Cloud, ...]) -> tuple[Cloud, ...]:
         names = [cloud.name for cloud in clouds]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"expected a different name for each cloud: {twice!r} is there twice")
+            raise ValueError(f"expected a different name for each cloud: {brief(twice)} is there twice")
         return clouds
 
     @model_validator(mode="after")
@@ -346,10 +352,13 @@ class Loader(yaml.SafeLoader):
             if isinstance(key, Hashable):
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} stands twice", key_node.start_mark
+                        None, None, f"the key {brief(key)} stands twice", key_node.start_mark
                     )
                 seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_LARGEST: Final = 16 * 1024**2
 
 
 def load(path: str | Path | None, *, shard: Mapping[str, Any] | None = None) -> Config:
@@ -360,9 +369,13 @@ def load(path: str | Path | None, *, shard: Mapping[str, Any] | None = None) -> 
     if path is None:
         return parse("", source="environment", shard=shard)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with Path(path).open("rb") as file:
+            body = file.read(_LARGEST + 1)
+        text = body.decode()
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(body) > _LARGEST:
+        raise ConfigError(f"{path}: larger than {format_size(_LARGEST)}")
     return parse(text, source=str(path), shard=shard)
 
 
@@ -451,6 +464,6 @@ def _explain(error: ValidationError) -> list[str]:
                 expected = _TYPES.get(kind) or _SHOULD.sub("", each["msg"])
                 if each["loc"][-1:] == (_NAMED,):
                     expected = "a project's id or name, or {name: …, domain: …}"
-                message = f"expected {expected}, not {each['input']!r:.100}"
+                message = f"expected {expected}, not {brief(each['input'])}"
         lines.append(f"{path}: {message}")
     return lines

@@ -215,7 +215,8 @@ class ListingDecoder:
     def _trim(self) -> None:
         """Forget blanks between two elements and after the list: however many there are, they mean nothing."""
         stripped = self._buffer.strip(_BLANKS)
-        if len(stripped) < _UNFINISHED and (marks := b"".join(stripped.split())) in (b"", b",", b"]", b"]}"):
+        marks = bytes(stripped[:_UNFINISHED]).translate(None, _BLANKS)
+        if len(stripped) < _UNFINISHED and marks in (b"", b",", b"]", b"]}"):
             self._buffer = bytearray(marks)
         else:
             del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(_BLANKS))]

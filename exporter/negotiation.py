@@ -6,6 +6,7 @@ text format, because an empty page or a 406 would look like an exporter without 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,19 +15,42 @@ from exporter.exposition import Format
 _OPENMETRICS: Final = "application/openmetrics-text"
 _TEXT: Final = "text/plain"
 _ELEMENTS_LIMIT: Final = 64
+# A quoted string, a quote that begins none, or what may separate.
+_PARTS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[",;]', re.DOTALL)
+_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 
 
 def _elements(header: str) -> Iterator[tuple[str, dict[str, str], float]]:
     """Each element of a header: its name, its parameters, and its quality (1 without one, 0 for an unreadable one)."""
-    for element in header.split(",")[:_ELEMENTS_LIMIT]:
-        name, *rest = (part.strip() for part in element.split(";"))
+    for element in _split(header, ",")[:_ELEMENTS_LIMIT]:
+        name, *rest = (part.strip() for part in _split(element, ";"))
         if not name:
             continue
         parameters: dict[str, str] = {}
         for parameter in rest:
             key, _, value = parameter.partition("=")
-            parameters[key.strip().lower()] = value.strip().strip('"')
+            parameters[key.strip().lower()] = _unquoted(value.strip())
         yield name.lower(), parameters, _quality(parameters.pop("q", "1"))
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """The parts between separators, of which those within a quoted string are none; a quote without end is no quote."""
+    if '"' not in text:
+        return text.split(separator)
+    parts: list[str] = []
+    start = 0
+    for match in _PARTS.finditer(text):
+        if match[0] == separator:
+            parts.append(text[start : match.start()])
+            start = match.end()
+        elif match[0] == '"':  # without an end, and then so are all that follow
+            return parts + text[start:].split(separator)
+    return [*parts, text[start:]]
+
+
+def _unquoted(value: str) -> str:
+    quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return _ESCAPE.sub(r"\1", value[1:-1]) if quoted else value.strip('"')
 
 
 def _quality(text: str) -> float:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from exporter.redaction import brief
+
 _DURATION_UNITS: Final = {
     "y": 365 * 86400.0,
     "w": 7 * 86400.0,
@@ -32,7 +34,7 @@ def parse_duration(value: Any) -> float:
     if text == "0":
         return 0.0
     if match is None or not text:
-        raise ValueError(f"expected a duration such as 45s, 5m or 1h30m, not {value!r}")
+        raise ValueError(f"expected a duration such as 45s, 5m or 1h30m, not {brief(value)}")
     total = sum(
         # A double takes any number of digits.
         float(amount) * seconds
@@ -40,7 +42,7 @@ def parse_duration(value: Any) -> float:
         if amount
     )
     if total > _DURATION_LIMIT:
-        raise ValueError(f"expected a duration of at most 292y, not {value!r}")
+        raise ValueError(f"expected a duration of at most 292y, not {brief(value)}")
     return total
 
 
@@ -60,7 +62,7 @@ def parse_size(value: Any) -> int:
     """Bytes from a size with B, KiB, MiB or GiB; ValueError says what was expected."""
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"expected a size such as 500MiB or 2GiB, not {value!r}")
+        raise ValueError(f"expected a size such as 500MiB or 2GiB, not {brief(value)}")
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
 

@@ -518,3 +518,59 @@ def test_every_family_can_be_chosen() -> None:
     """Each family's own name is accepted as a pattern."""
     names = [family.name for family in FAMILIES]
     assert read(json.dumps({"metrics": {"include": names, "exclude": names}})).metrics.include == tuple(names)
+
+
+def bomb(levels: int) -> str:
+    """A few lines of YAML whose last name stands for nine to the power of so many texts."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, levels)]
+    return "\n".join(lines)
+
+
+HUGE = f"0x{'f' * 6000}"
+"""A number of more digits than Python writes."""
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "refresh: {interval: *a11}",
+        "names: *a11",
+        "clouds: [{projects: {a: *a11}}]",
+        "clouds: [{projects: [*a11]}]",
+        "clouds: *a11",
+        "limits: {response_bytes: *a11}",
+        "shard: {index: *a11}",
+        "metrics: {include: *a11}",
+        "buckets: {deploy_status_code: *a11}",
+    ],
+)
+def test_what_names_itself_over_and_over_is_refused_briefly(rest: str) -> None:
+    """A value that a few lines make of billions of others is refused like any other wrong one, in short lines."""
+    found = mistakes(f"{bomb(12)}\n{rest}")
+    assert [line for line in found if not line.startswith("a")]
+    assert max(map(len, found)) < 250
+
+
+@pytest.mark.parametrize("key", ["limits.concurrency", "limits.requests_per_second", "limits.series", "names",
+                                 "refresh.interval", "limits.response_bytes", "shard.index", "shard.total",
+                                 "limits.servers", "buckets.age"])  # fmt: skip
+@pytest.mark.parametrize("number", [HUGE, f"-{HUGE}"], ids=["large", "small"])
+def test_a_number_without_end_is_refused(key: str, number: str) -> None:
+    """A number that can't even be written is refused as any other wrong value, by the key's name."""
+    first, _, last = key.partition(".")
+    (line,) = mistakes(f"{first}: {{{last}: {number}}}" if last else f"{first}: {number}")
+    assert line.startswith((f"{key}: expected ", "shard: expected an index below"))
+
+
+@pytest.mark.parametrize("pattern", ["(" * 5000, f"{'(' * 5000}{')' * 5000}", "a{99999999999999999999}"])
+def test_a_pattern_that_can_t_be_read_at_all_is_refused(pattern: str) -> None:
+    """A pattern that is nested too deeply or repeats too often is refused as any other that is none."""
+    (line,) = mistakes(f"metrics: {{include: ['{pattern}']}}")
+    assert line.startswith("metrics.include[0]: expected a regular expression")
+
+
+def test_a_file_without_end_is_refused() -> None:
+    """No more of a file is read than any configuration may have."""
+    with pytest.raises(ConfigError, match=r"^/dev/zero: larger than 16MiB$"):
+        load("/dev/zero")

@@ -224,6 +224,9 @@ MALFORMED = {
     "two commas": b'{"software_deployments": [{"id": "a"},,{"id": "b"}]}',
     "comma after the list": b'{"software_deployments": [{"id": "a"}],}',
     "no comma": b'{"software_deployments": [{"id": "a"} {"id": "b"}]}',
+    "a form feed in an empty list": b'{"software_deployments": [\x0c]}',
+    "a vertical tab after a comma": b'{"software_deployments": [{"id": "a"},\x0b{"id": "b"}]}',
+    "a form feed after the list": b'{"software_deployments": [{"id": "a"}]\x0c}',
     "semicolon": b'{"software_deployments": [{"id": "a"};{"id": "b"}]}',
     "comment": b'{"software_deployments": [/* none */]}',
 }

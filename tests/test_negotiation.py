@@ -71,6 +71,13 @@ PROMETHEUS_2_42 = (
         (f"application/*;q=0.9, {OPENMETRICS};q=0.1, text/plain;q=0.5", "text"),
         (f"text/*;q=0.9, text/plain;q=0.1, {OPENMETRICS};q=0.5", "openmetrics"),
         (f"text/plain;version=0.0.4;q=0.1, text/plain;q=0.9, {OPENMETRICS};q=0.5", "openmetrics"),
+        # Commas and semicolons within quoted strings separate nothing.
+        (f'text/plain;x="a,b";q=0.1, {OPENMETRICS};q=0.5', "openmetrics"),
+        (f'text/plain;x="a;q=0.9";q=0.1, {OPENMETRICS};q=0.5', "openmetrics"),
+        (f'text/html;x="\\",{OPENMETRICS};y=\\"", text/plain;q=0.5', "text"),
+        (f'{OPENMETRICS};version="1.0\\.0"', "openmetrics"),
+        (f'text/html;x="a, {OPENMETRICS}', "openmetrics"),
+        (f'text/html;x=", {OPENMETRICS};q=0.5;y=", text/plain;q=0.1', "text"),
         # Versions that are not ours.
         (f"{OPENMETRICS};version=2.0.0", "text"),
         (f"{OPENMETRICS};version=2.0.0, {OPENMETRICS};version=1.0.0;q=0.1", "openmetrics"),
@@ -140,6 +147,9 @@ HEADERS = st.one_of(st.text(max_size=50), st.lists(TOKENS, max_size=30).map("".j
 @given(HEADERS)
 @example("," * 8190)
 @example(";" * 8190)
+@example('"' * 8189)
+@example('"\\' * 4095)
+@example(';x="' * 2047)
 @example("q=" * 4095)
 @example("9" * 8190)
 @example("text/plain;q=" + "9" * 8000)

@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.errors import InternalError
-from exporter.redaction import redacted
+from exporter.redaction import brief, redacted
 
 TOLD = {
     "no URL at all? none=1": "no URL at all? none=1",
@@ -26,3 +26,13 @@ def test_users_passwords_and_queries_are_left_out(message: str) -> None:
 def test_every_failure_is_redacted() -> None:
     """Whatever text a failure was raised with, it has no password of a URL."""
     assert "pass" not in str(InternalError("can't reach http://user:pass@host/"))
+
+
+def test_values_are_shown_briefly() -> None:
+    """A value that a message shows is cut short, whatever it holds, and so is the work to do so."""
+    endless: list[object] = []
+    endless += [endless] * 9
+    for value in ("x" * 10**6, [["y"] * 10**5] * 10**5, endless, 16**6000, {"a": {"b": {"c": {"d": 1}}}}):
+        assert len(brief(value)) <= 101
+    assert brief("discover") == "'discover'"
+    assert brief(["a", 1, None]) == "['a', 1, None]"
