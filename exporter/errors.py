@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import email.utils
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from exporter.redaction import redacted
 
@@ -47,6 +47,8 @@ Reason = Literal[
 RETRY_AFTER_LIMIT: Final = 3600.0
 RAISE: Final = "for all clouds or under this cloud's own `refresh`"
 """Where a deadline can be made longer."""
+MESSAGE_LENGTH: Final = 1000
+"""So many characters of what a cloud said are enough for a log and a page."""
 
 
 class ExporterError(Exception):
@@ -72,7 +74,8 @@ class ProjectQueryError(ExporterError):
 class RefreshError(ExporterError):
     """One attempt to fetch from a cloud failed.
 
-    Its text is shown and logged, so it never has the users, passwords and queries of URLs that libraries put there.
+    Its text is shown and logged, so it is no longer than MESSAGE_LENGTH and never has the users, passwords and queries
+    of URLs that libraries put there.
     `api` and `reason` are the labels of the failure metrics, `retry_after` is how many seconds the cloud asked us
     to stay away (0 where it did not).
     """
@@ -80,10 +83,15 @@ class RefreshError(ExporterError):
     reason: Reason
 
     def __init__(self, message: str, *, api: Api, reason: Reason, retry_after: float = 0.0) -> None:
-        super().__init__(redacted(message))
+        super().__init__(_told(message))
         self.api: Api = api
         self.reason = reason
         self.retry_after = retry_after
+
+    def alone(self) -> Self:
+        """Itself without its traceback: the frames that it came through keep all that had been read until then."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class AnswerError(RefreshError):
@@ -136,6 +144,13 @@ class InternalError(RefreshError):
 
     def __init__(self, message: str, *, api: Api = "orchestration") -> None:
         super().__init__(message, api=api, reason="internal")
+
+
+def _told(message: str) -> str:
+    """A message as it may be shown."""
+    # What a cloud sends may be so long that looking for URLs in all of it would take a while.
+    text = redacted(message[: 10 * MESSAGE_LENGTH])
+    return text if len(text) <= MESSAGE_LENGTH else f"{text[: MESSAGE_LENGTH - 1]}…"
 
 
 def reason_of_status(status: int, *, has_retry_after: bool = False) -> Reason:

@@ -669,6 +669,7 @@ class Front:
     clients: list[Any] = field(default_factory=list)
     """The client certificate of each request, None where it showed none."""
     paths: list[str] = field(default_factory=list)
+    headers: list[Any] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -700,6 +701,7 @@ async def front_of(
         transport = request.transport
         front.clients.append(transport.get_extra_info("peercert") if transport else None)
         front.paths.append(request.path)
+        front.headers.append(request.headers)
         kept = {name: value for name, value in request.headers.items() if name != "Transfer-Encoding"}
         async with session.request(
             request.method,
