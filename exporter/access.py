@@ -12,7 +12,6 @@ import asyncio
 import copy
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ import aiohttp
 from aiolimiter import AsyncLimiter
 
 from exporter import __version__, network
+from exporter.clock import since_boot
 from exporter.errand import Errand
 from exporter.errors import RAISE, AnswerError, Api, CatalogError, ConfigError, DeadlineError, DecodeError
 from exporter.stopwatch import Stopwatch
@@ -64,7 +64,7 @@ class Token:
     endpoints: Mapping[Api, str]
     """By service type, without a slash at their end, those that the catalog has."""
     renew_at: float
-    """By the monotonic clock."""
+    """By the steady clock."""
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class CloudAccess:
         requests_per_second: float,
         timeout: float,
         silence: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = since_boot,
     ) -> None:
         self.name = name
         self.traffic = Traffic()

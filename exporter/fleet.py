@@ -67,7 +67,7 @@ class Fleet:
         )
         self._show_exporter()
         for cloud in config.clouds:
-            self.clouds[cloud.name] = CloudWatch(cloud, _access(cloud), self._stage)
+            self.clouds[cloud.name] = CloudWatch(cloud, _access(cloud, self.clock), self._stage)
 
     def _take(self, config: Config, *, before: Config | None) -> None:
         """Go by a configuration, but for its clouds."""
@@ -134,7 +134,7 @@ class Fleet:
             try:
                 config = await run_blocking(load, name="config")
                 for cloud in config.clouds:
-                    opened[cloud.name] = _access(cloud)
+                    opened[cloud.name] = _access(cloud, self.clock)
                     await opened[cloud.name].open()
             except BaseException as error:
                 await asyncio.gather(*(access.close() for access in opened.values()))
@@ -321,11 +321,12 @@ class Fleet:
         return {name: block for name, block in rendered if block is not None}
 
 
-def _access(cloud: Cloud) -> CloudAccess:
+def _access(cloud: Cloud, clock: Clock) -> CloudAccess:
     return CloudAccess(
         name=cloud.name,
         entry=cloud.cloud,
         requests_per_second=cloud.limits.requests_per_second,
         timeout=cloud.refresh.timeout,
         silence=cloud.refresh.silence,
+        clock=clock.steady,
     )
