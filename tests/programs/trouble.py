@@ -19,11 +19,13 @@ async def hang_up(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response()
 
 
-def cut(body: bytes, *, abort: bool, chunked: bool = False, headers: Mapping[str, str] = JSON) -> Handler:
+def cut(
+    body: bytes, *, abort: bool, chunked: bool = False, status: int = 200, headers: Mapping[str, str] = JSON
+) -> Handler:
     """The first half of a body, and then the connection ends: closed properly, or reset."""
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse(headers=headers)
+        response = web.StreamResponse(status=status, headers=headers)
         if chunked:
             response.enable_chunked_encoding()
         else:
@@ -97,5 +99,19 @@ def endless(head: bytes, *, status: int = 200, headers: Mapping[str, str] = JSON
         for piece in pieces():
             await response.write(piece)
         return response
+
+    return handler
+
+
+def mismeasured(body: bytes, *, by: int, status: int = 200, headers: Mapping[str, str] = JSON) -> Handler:
+    """A whole body whose Content-Length is wrong by so many bytes; then the connection ends."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        lines = [f"HTTP/1.1 {status} OK", f"Content-Length: {len(body) + by}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        assert request.transport is not None
+        request.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        request.transport.close()
+        return web.Response()
 
     return handler
