@@ -97,12 +97,15 @@ class RefreshError(ExporterError):
 class AnswerError(RefreshError):
     """The API answered with an HTTP status that is not 200; the reason follows from it."""
 
-    def __init__(self, message: str, *, api: Api, status: int, retry_after: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, api: Api, status: int, retry_after: str | None = None, date: str | None = None
+    ) -> None:
+        """`retry_after` and `date` are the answer's headers."""
         super().__init__(
             message,
             api=api,
             reason=reason_of_status(status, has_retry_after=retry_after is not None),
-            retry_after=parse_retry_after(retry_after),
+            retry_after=parse_retry_after(retry_after, now=_date(date)),
         )
         self.status = status
 
@@ -176,16 +179,25 @@ def reason_of_status(status: int, *, has_retry_after: bool = False) -> Reason:
 
 
 def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float:
-    """Seconds that a Retry-After header (delta seconds or an HTTP date) asks for; 0 if absent, past or unreadable."""
+    """Seconds that a Retry-After header (delta seconds or an HTTP date) asks for; 0 if absent, past or unreadable.
+
+    `now` is the time by the clock that the date was made with; our own may be set otherwise.
+    """
     if value is None:
         return 0.0
     text = value.strip()
     if text.isascii() and text.isdigit():
         return min(float(text), RETRY_AFTER_LIMIT)
-    try:
-        when = email.utils.parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
+    when = _date(text)
+    if when is None:
         return 0.0
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
     return min(max(0.0, (when - (now or datetime.now(UTC))).total_seconds()), RETRY_AFTER_LIMIT)
+
+
+def _date(text: str | None) -> datetime | None:
+    """An HTTP date, None where there is none that can be read."""
+    try:
+        when = email.utils.parsedate_to_datetime(text or "")
+    except (ValueError, OverflowError):
+        return None
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

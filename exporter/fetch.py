@@ -28,6 +28,7 @@ async def fetch(access: CloudAccess, request: Request) -> AsyncGenerator[bytes, 
                     api=request.api,
                     status=answer.status,
                     retry_after=answer.headers.get("Retry-After"),
+                    date=answer.headers.get("Date"),
                 )
             async with aclosing(plain(answer, request)) as parts:
                 async for part in parts:

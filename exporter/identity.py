@@ -150,7 +150,9 @@ _UNREADABLE: Final = (
 
 
 def _answered(text: str, status: int, headers: Mapping[str, str]) -> AnswerError:
-    return AnswerError(text, api="identity", status=status, retry_after=headers.get("Retry-After"))
+    return AnswerError(
+        text, api="identity", status=status, retry_after=headers.get("Retry-After"), date=headers.get("Date")
+    )
 
 
 def _chain(error: BaseException) -> list[BaseException]:
