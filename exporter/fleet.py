@@ -46,6 +46,8 @@ class Fleet:
         self.clock = clock or Clock()
         self.clouds: dict[str, CloudWatch] = {}
         self._ready = False
+        self._checked_at = self.clock.steady()
+        """When data was last looked through for what is too old, by the steady clock."""
         self._running: asyncio.TaskGroup | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._opened = asyncio.Event()
@@ -246,8 +248,14 @@ class Fleet:
             await asyncio.sleep(min(EXPIRY_CHECK, shortest / 10))
             self.expire()
 
+    def expire_if_late(self) -> None:
+        """Withdraw it now where that is overdue: the machine may have slept, and nobody is to see what is of before."""
+        if self.clock.steady() - self._checked_at > 2 * EXPIRY_CHECK:
+            self.expire()
+
     def expire(self) -> None:
         """Withdraw what has become too old."""
+        self._checked_at = self.clock.steady()
         for watch in list(self.watches()):
             watch.expire()
 
