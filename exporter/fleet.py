@@ -250,7 +250,7 @@ class Fleet:
 
     def expire_if_late(self) -> None:
         """Withdraw it now where that is overdue: the machine may have slept, and nobody is to see what is of before."""
-        if self.clock.steady() - self._checked_at > 2 * EXPIRY_CHECK:
+        if self._running is not None and self.clock.steady() - self._checked_at > 2 * EXPIRY_CHECK:
             self.expire()
 
     def expire(self) -> None:
