@@ -11,10 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-import socket
-import ssl
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -26,18 +23,11 @@ import aiohttp
 from aiolimiter import AsyncLimiter
 
 from exporter import __version__, network
-from exporter.errors import (
-    AnswerError,
-    Api,
-    CatalogError,
-    ConfigError,
-    DeadlineError,
-    DecodeError,
-    RefreshError,
-    TransportError,
-)
+from exporter.clock import since_boot
+from exporter.errand import Errand
+from exporter.errors import RAISE, AnswerError, Api, CatalogError, ConfigError, DeadlineError, DecodeError
 from exporter.stopwatch import Stopwatch
-from exporter.threads import run_blocking, wait_for_loop
+from exporter.threads import run_blocking
 from exporter.units import format_duration
 
 if TYPE_CHECKING:
@@ -74,7 +64,7 @@ class Token:
     endpoints: Mapping[Api, str]
     """By service type, without a slash at their end, those that the catalog has."""
     renew_at: float
-    """By the monotonic clock."""
+    """By the steady clock."""
 
 
 @dataclass(slots=True)
@@ -100,7 +90,7 @@ class CloudAccess:
         requests_per_second: float,
         timeout: float,
         silence: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = since_boot,
     ) -> None:
         self.name = name
         self.traffic = Traffic()
@@ -115,7 +105,8 @@ class CloudAccess:
         self._tokens: dict[str | None, Token] = {}
         self._plugins: dict[str | None, Any] = {}
         self._renewals: dict[str | None, asyncio.Task[Token]] = {}
-        self._codes = threading.local()
+        self._errands = threading.local()
+        """What each thread asks Keystone for."""
         self._files = ""
         """What the certificate files were when it was opened."""
         self.own_project = ""
@@ -136,8 +127,7 @@ class CloudAccess:
         """Go by these limits from now on; nothing that was fetched is lost."""
         if self._limiter.time_period != 1 / requests_per_second:
             self._limiter = AsyncLimiter(1, 1 / requests_per_second)
-        if (self._timeout, self._silence) != (timeout, silence):
-            self._timeout, self._silence, self._identity = timeout, silence, None
+        self._timeout, self._silence = timeout, silence
 
     def same_as(self, other: CloudAccess) -> bool:
         """Whether both were opened with the same settings, credentials and certificates."""
@@ -163,7 +153,6 @@ class CloudAccess:
             auto_decompress=False,  # bounded steps of our own instead
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=READ_BUFFER,
-            trust_env=True,  # proxies, as keystoneauth does
         )
 
     @asynccontextmanager
@@ -276,7 +265,7 @@ class CloudAccess:
                 raise AnswerError(f"Keystone answered {answer.status_code}", api="identity", status=answer.status_code)
             return answer.json()
 
-        body = await self._identity_call(fetch, "list projects", stopwatch)
+        body = await self._identity_call(fetch, "list of projects", stopwatch)
         try:
             return [
                 Project(
@@ -305,7 +294,7 @@ class CloudAccess:
 
         self.traffic.authentications += 1
         try:
-            access = await self._identity_call(authenticate, "authenticate", stopwatch)
+            access = await self._identity_call(authenticate, "token", stopwatch)
         except AnswerError as error:
             assert self._region is not None
             if error.status != 404 or self._region.config.get("auth_type") not in ("token", "v3token"):
@@ -395,36 +384,19 @@ class CloudAccess:
         return " (set OS_CLOUD to an entry of clouds.yaml, or OS_AUTH_URL, OS_USERNAME, …)"
 
     def _session(self) -> Session:
-        """The session of keystoneauth: one for the cloud, so that connections and version discovery are shared."""
+        """The session of keystoneauth: one for the cloud, so that version discovery is shared."""
         if self._identity is None:
-            from keystoneauth1.session import Session
+            from exporter.identity import session_for
 
             assert self._region is not None
-            verify, cert = self._region.get_requests_verify_args()
-            self._identity = Session(
+            verify, _ = self._region.get_requests_verify_args()
+            self._identity = session_for(
+                lambda: self._errands.current,
                 verify=verify,
-                cert=cert,
-                timeout=min(self._timeout, self._silence),
-                redirect=False,
                 app_name="heat-deployment-exporter",
                 app_version=__version__,
             )
-            self._identity.session.hooks["response"].append(self._note)
-            self._identity.session.auth = self._admit
         return self._identity
-
-    def _note(self, response: Any, *args: Any, **kwargs: Any) -> None:
-        # Runs in the thread of the call, which hands the codes over at its end.
-        self._codes.seen.append(str(response.status_code))
-
-    def _admit(self, request: Any) -> Any:
-        # Runs there too, before each request: keystoneauth looks up Keystone's versions on its own account. The wait
-        # for a call's first request is over when it begins.
-        if not self._codes.first:
-            loop, stopwatch = self._codes.caller
-            wait_for_loop(loop, lambda: self.admitted(stopwatch))
-        self._codes.first = False
-        return request
 
     async def _plugin(self, project_id: str | None) -> Any:
         if (plugin := self._plugins.get(project_id)) is None:
@@ -449,84 +421,46 @@ class CloudAccess:
         return loader.load_from_options(**{key: value for key, value in auth.items() if key in known})
 
     async def _identity_call(self, call: Callable[[], Any], what: str, stopwatch: Stopwatch) -> Any:
-        """Run one blocking call of keystoneauth and count its requests; every failure is a RefreshError."""
-        codes: list[str] = []
-        loop = asyncio.get_running_loop()
+        """What a blocking call of keystoneauth gives, in a thread; every failure is a RefreshError.
+
+        The wait for its first request is over when it begins. It takes no longer than a refresh may: whoever began it
+        may not wait for it any more.
+        """
+        limit = Stopwatch(self._timeout)
+
+        async def admitted() -> None:
+            with limit.paused():
+                await self.admitted(stopwatch)
+
+        errand = Errand(
+            what=what,
+            silence=self._silence,
+            client=self.client,
+            counted=self.traffic.requests,
+            admitted=admitted,
+        )
 
         def run() -> Any:
-            self._codes.seen, self._codes.first, self._codes.caller = codes, True, (loop, stopwatch)
-            return call()
+            from exporter.identity import identity_failure
+
+            self._errands.current = errand
+            try:
+                return call()
+            except Exception as error:
+                raise identity_failure(error, errand) from None
 
         try:
-            return await run_blocking(run, name=f"identity-{self.name}")
-        except Exception as error:
-            failure = identity_failure(error, what)
-            if isinstance(failure, TransportError | DeadlineError):
-                codes.append("error")
-            if isinstance(failure, DeadlineError):
-                seconds, key = min((self._silence, "refresh.silence"), (self._timeout, "refresh.timeout"))
-                failure = DeadlineError(f"{failure} ({key} is {format_duration(seconds)})", api=failure.api)
-            raise failure from None
+            async with limit:
+                return await run_blocking(run, name=f"identity-{self.name}")
+        except TimeoutError:
+            text = (
+                f"can't get the {what} within refresh.timeout ({format_duration(self._timeout)}), which can be raised"
+            )
+            raise DeadlineError(f"{text} {RAISE}", api="identity") from None
         finally:
-            self.traffic.requests.update(("identity", code) for code in codes)
+            errand.end()
 
 
 _OTHER_SCOPES: Final = frozenset(
     {"tenant_id", "tenant_name", "domain_id", "domain_name", "system_scope", "trust_id", "default_domain_id_scope"}
 )
-
-
-def identity_failure(error: Exception, what: str) -> RefreshError:
-    """The one reason of whatever keystoneauth1 raised."""
-    from keystoneauth1 import exceptions as ksa
-
-    api: Api = "identity"
-    text = f"can't {what}: {error}"
-    if isinstance(error, RefreshError):
-        return error
-    if isinstance(error, ksa.HttpError) and error.http_status:
-        headers: Mapping[str, str] = getattr(error.response, "headers", None) or {}
-        return AnswerError(text, api=api, status=error.http_status, retry_after=headers.get("Retry-After"))
-    if isinstance(error, ksa.ConnectTimeout):
-        return DeadlineError(text, api=api)
-    if isinstance(error, ksa.SSLError):
-        return TransportError(text, api=api, reason="tls")
-    if isinstance(error, ksa.ConnectionError):
-        return TransportError(text, api=api, reason="dns" if _is_dns(error) else "tls" if _is_tls(error) else "connect")
-    if isinstance(
-        error, ksa.InvalidResponse | ksa.DiscoveryFailure | ksa.EmptyCatalog | ValueError | LookupError | TypeError
-    ):
-        status = getattr(getattr(error, "response", None), "status_code", 200)
-        if status != 200 and not 200 <= status < 300:
-            return AnswerError(text, api=api, status=status)
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, ksa.ClientException) and not isinstance(cause, type(error)):
-            return identity_failure(cause, what)
-        return DecodeError(text, api=api)
-    if isinstance(error, ksa.CatalogException):
-        return CatalogError(text)
-    if isinstance(error, ksa.AuthorizationFailure | ksa.AuthPluginException):
-        return AnswerError(text, api=api, status=401)
-    if isinstance(error, ksa.ClientException):
-        return TransportError(text, api=api, reason="connect")
-    raise error
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error and everything that it was raised from or wraps."""
-    found: list[BaseException] = []
-    todo: list[Any] = [error]
-    while todo:
-        each = todo.pop()
-        if isinstance(each, BaseException) and each not in found:
-            found.append(each)
-            todo += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
-    return found
-
-
-def _is_dns(error: BaseException) -> bool:
-    return any(isinstance(each, socket.gaierror) or "NameResolution" in type(each).__name__ for each in _chain(error))
-
-
-def _is_tls(error: BaseException) -> bool:
-    return any(isinstance(each, ssl.SSLError) for each in _chain(error))

@@ -198,7 +198,7 @@ class CloudWatch:
                 error = AnswerError(f"no such project, or no role in it: {names}", api="identity", status=404)
             error = error or found.ambiguous
         except RefreshError as failure:
-            error = failure
+            error = failure.alone()
         except TimeoutError:
             limit = format_duration(self.config.refresh.timeout)
             text = f"finding projects took longer than refresh.timeout ({limit}), which can be raised {RAISE}"

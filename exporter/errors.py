@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import email.utils
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from exporter.redaction import redacted
 
@@ -47,6 +47,8 @@ Reason = Literal[
 RETRY_AFTER_LIMIT: Final = 3600.0
 RAISE: Final = "for all clouds or under this cloud's own `refresh`"
 """Where a deadline can be made longer."""
+MESSAGE_LENGTH: Final = 1000
+"""So many characters of what a cloud said are enough for a log and a page."""
 
 
 class ExporterError(Exception):
@@ -72,7 +74,8 @@ class ProjectQueryError(ExporterError):
 class RefreshError(ExporterError):
     """One attempt to fetch from a cloud failed.
 
-    Its text is shown and logged, so it never has the users, passwords and queries of URLs that libraries put there.
+    Its text is shown and logged, so it is no longer than MESSAGE_LENGTH and never has the users, passwords and queries
+    of URLs that libraries put there.
     `api` and `reason` are the labels of the failure metrics, `retry_after` is how many seconds the cloud asked us
     to stay away (0 where it did not).
     """
@@ -80,21 +83,29 @@ class RefreshError(ExporterError):
     reason: Reason
 
     def __init__(self, message: str, *, api: Api, reason: Reason, retry_after: float = 0.0) -> None:
-        super().__init__(redacted(message))
+        super().__init__(_told(message))
         self.api: Api = api
         self.reason = reason
         self.retry_after = retry_after
+
+    def alone(self) -> Self:
+        """Itself without its traceback: the frames that it came through keep all that had been read until then."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class AnswerError(RefreshError):
     """The API answered with an HTTP status that is not 200; the reason follows from it."""
 
-    def __init__(self, message: str, *, api: Api, status: int, retry_after: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, api: Api, status: int, retry_after: str | None = None, date: str | None = None
+    ) -> None:
+        """`retry_after` and `date` are the answer's headers."""
         super().__init__(
             message,
             api=api,
             reason=reason_of_status(status, has_retry_after=retry_after is not None),
-            retry_after=parse_retry_after(retry_after),
+            retry_after=parse_retry_after(retry_after, now=_date(date)),
         )
         self.status = status
 
@@ -138,6 +149,13 @@ class InternalError(RefreshError):
         super().__init__(message, api=api, reason="internal")
 
 
+def _told(message: str) -> str:
+    """A message as it may be shown."""
+    # What a cloud sends may be so long that looking for URLs in all of it would take a while.
+    text = redacted(message[: 10 * MESSAGE_LENGTH])
+    return text if len(text) <= MESSAGE_LENGTH else f"{text[: MESSAGE_LENGTH - 1]}…"
+
+
 def reason_of_status(status: int, *, has_retry_after: bool = False) -> Reason:
     """The reason for an HTTP status other than 200 (redirects, which are never followed, included)."""
     match status:
@@ -161,16 +179,25 @@ def reason_of_status(status: int, *, has_retry_after: bool = False) -> Reason:
 
 
 def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float:
-    """Seconds that a Retry-After header (delta seconds or an HTTP date) asks for; 0 if absent, past or unreadable."""
+    """Seconds that a Retry-After header (delta seconds or an HTTP date) asks for; 0 if absent, past or unreadable.
+
+    `now` is the time by the clock that the date was made with; our own may be set otherwise.
+    """
     if value is None:
         return 0.0
     text = value.strip()
     if text.isascii() and text.isdigit():
         return min(float(text), RETRY_AFTER_LIMIT)
-    try:
-        when = email.utils.parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
+    when = _date(text)
+    if when is None:
         return 0.0
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
     return min(max(0.0, (when - (now or datetime.now(UTC))).total_seconds()), RETRY_AFTER_LIMIT)
+
+
+def _date(text: str | None) -> datetime | None:
+    """An HTTP date, None where there is none that can be read."""
+    try:
+        when = email.utils.parsedate_to_datetime(text or "")
+    except (ValueError, OverflowError):
+        return None
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

@@ -1,152 +1,38 @@
-"""One GET of a cloud's API: its body as plain bytes as they arrive, and every failure with one reason."""
+"""One GET of a cloud's API with a project's token: the plain bytes of its answer, which has to be a 200."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-import zlib
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Final
 
 import aiohttp
 
 from exporter.access import CloudAccess
-from exporter.errors import (
-    RAISE,
-    AnswerError,
-    Api,
-    DeadlineError,
-    DecodeError,
-    RefreshError,
-    TooLargeError,
-    TransportError,
-)
-from exporter.units import format_duration, format_size
+from exporter.errors import AnswerError, Api
+from exporter.exchange import Request, exchange, plain
 
-_STEP: Final = 256 * 1024
+__all__ = ["Request", "fetch"]
+
 _SERVICES: Final[Mapping[Api, str]] = {"orchestration": "Heat", "compute": "Nova", "identity": "Keystone"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What to ask for: `what` names it in messages, `limit` is the most bytes that an answer may have, decompressed
-    (`limit_key`: by which key of the configuration), `silence` the longest wait for the next of them, in seconds.
-    `query` are parameters to encode, `received` what earlier answers took of the limit already."""
-
-    api: Api
-    what: str
-    url: str
-    token: str
-    limit: int
-    limit_key: str
-    silence: float
-    query: Mapping[str, str] | None = None
-    received: int = 0
 
 
 async def fetch(access: CloudAccess, request: Request) -> AsyncGenerator[bytes, None]:
     """The plain bytes of an answer of 200, others having a turn after each piece; RefreshError for every failure."""
-    counted = access.traffic.requests
-    answered = False
-    size = request.received
     try:
-        async with access.client.get(
-            request.url,
-            params=request.query,
-            headers={"X-Auth-Token": request.token},
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=request.silence, sock_read=request.silence),
-        ) as answer:
-            counted[request.api, str(answer.status)] += 1
-            answered = True
+        async with exchange(access.client, access.traffic.requests, request) as answer:
             if answer.status != 200:
                 raise AnswerError(
                     f"{_SERVICES[request.api]} answered {answer.status} {answer.reason or ''}".rstrip(),
                     api=request.api,
                     status=answer.status,
                     retry_after=answer.headers.get("Retry-After"),
+                    date=answer.headers.get("Date"),
                 )
-            body = _Body(answer.headers, request)
-            at_end = False
-            while not at_end:
-                chunk = await answer.content.readany()
-                at_end = not chunk
-                for part in body.parts(chunk):
-                    size += len(part)
-                    if size > request.limit:
-                        limit = format_size(request.limit)
-                        those = ", with those before it," if request.received else ""
-                        raise TooLargeError(
-                            f"the {request.what}{those} is larger than {request.limit_key} ({limit})", api=request.api
-                        )
+            async with aclosing(plain(answer, request)) as parts:
+                async for part in parts:
                     yield part
                     await asyncio.sleep(0)  # let others run, also where nobody made anything of it
-    except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
-        raise _failure(access, request, error) from None
-    finally:
-        if not answered:
-            counted[request.api, "error"] += 1
-
-
-def _failure(access: CloudAccess, request: Request, error: Exception) -> RefreshError:
-    api = request.api
-    text = f"can't get the {request.what}: {str(error) or type(error).__name__}"
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            limit = format_duration(request.silence)
-            return DeadlineError(f"{text} (refresh.silence is {limit}; {RAISE})", api=api)
-        case TimeoutError():
-            return DeadlineError(
-                f"can't get the {request.what}: no byte for {format_duration(request.silence)}; a large project may"
-                f" need a longer refresh.silence, {RAISE}",
-                api=api,
-            )
-        case aiohttp.ClientConnectorDNSError():
-            return TransportError(text, api=api, reason="dns")
-        case aiohttp.ClientSSLError():
-            return TransportError(text, api=api, reason="tls")
-        case aiohttp.InvalidURL():
-            return access.no_endpoint(api)
-        case _ if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):
-            return TransportError(text, api=api, reason="tls")
-        case _:
-            return TransportError(text, api=api, reason="connect")
-
-
-class _Body:
-    """A body's bytes as plain ones, in bounded steps whatever they expand to."""
-
-    def __init__(self, headers: Mapping[str, str], request: Request) -> None:
-        self._request = request
-        encoding = headers.get("Content-Encoding", "").strip().lower()
-        match encoding:
-            case "identity" | "":
-                self._unpacker = None
-            case "gzip" | "x-gzip":
-                self._unpacker = zlib.decompressobj(wbits=31)
-            case "deflate":
-                self._unpacker = zlib.decompressobj()
-            case _:
-                raise self._error(f"has an encoding that was not asked for: {encoding!r}")
-
-    def _error(self, text: str) -> DecodeError:
-        return DecodeError(f"the {self._request.what} {text}", api=self._request.api)
-
-    def parts(self, chunk: bytes) -> Iterator[bytes]:
-        """The plain bytes of the next chunk; with an empty chunk, what was held back at the end."""
-        unpacker = self._unpacker
-        if unpacker is None:
-            yield chunk
-            return
-        rest = chunk
-        try:
-            while rest:
-                if unpacker.eof:
-                    raise self._error("goes on, compressed, after its end")
-                yield unpacker.decompress(rest, _STEP)
-                rest = unpacker.unconsumed_tail or unpacker.unused_data
-            if not chunk:
-                yield unpacker.flush()
-        except zlib.error as error:
-            raise self._error(f"can't be decompressed: {error}") from None
+    except aiohttp.InvalidURL:
+        raise access.no_endpoint(request.api) from None

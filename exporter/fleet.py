@@ -46,6 +46,8 @@ class Fleet:
         self.clock = clock or Clock()
         self.clouds: dict[str, CloudWatch] = {}
         self._ready = False
+        self._checked_at = self.clock.steady()
+        """When data was last looked through for what is too old, by the steady clock."""
         self._running: asyncio.TaskGroup | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._opened = asyncio.Event()
@@ -69,7 +71,7 @@ class Fleet:
         )
         self._show_exporter()
         for cloud in config.clouds:
-            self.clouds[cloud.name] = CloudWatch(cloud, _access(cloud), self._stage)
+            self.clouds[cloud.name] = CloudWatch(cloud, _access(cloud, self.clock), self._stage)
 
     def _take(self, config: Config, *, before: Config | None) -> None:
         """Go by a configuration, but for its clouds."""
@@ -136,7 +138,7 @@ class Fleet:
             try:
                 config = await run_blocking(load, name="config")
                 for cloud in config.clouds:
-                    opened[cloud.name] = _access(cloud)
+                    opened[cloud.name] = _access(cloud, self.clock)
                     await opened[cloud.name].open()
             except BaseException as error:
                 await asyncio.gather(*(access.close() for access in opened.values()))
@@ -248,8 +250,14 @@ class Fleet:
             await asyncio.sleep(min(EXPIRY_CHECK, shortest / 10))
             self.expire()
 
+    def expire_if_late(self) -> None:
+        """Withdraw it now where that is overdue: the machine may have slept, and nobody is to see what is of before."""
+        if self._running is not None and self.clock.steady() - self._checked_at > 2 * EXPIRY_CHECK:
+            self.expire()
+
     def expire(self) -> None:
         """Withdraw what has become too old."""
+        self._checked_at = self.clock.steady()
         for watch in list(self.watches()):
             watch.expire()
 
@@ -323,11 +331,12 @@ class Fleet:
         return {name: block for name, block in rendered if block is not None}
 
 
-def _access(cloud: Cloud) -> CloudAccess:
+def _access(cloud: Cloud, clock: Clock) -> CloudAccess:
     return CloudAccess(
         name=cloud.name,
         entry=cloud.cloud,
         requests_per_second=cloud.limits.requests_per_second,
         timeout=cloud.refresh.timeout,
         silence=cloud.refresh.silence,
+        clock=clock.steady,
     )

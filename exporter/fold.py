@@ -43,6 +43,8 @@ CODES_LIMIT: Final = 64
 # Records that are counted at a time: groups of fewer cost more each, of more leave the processor's cache.
 STEP_RECORDS: Final = 1000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _ZERO: Final = timedelta()
 _config_id: Final = attrgetter("config_id")
 _server_id: Final[Callable[[ServerRow], str]] = itemgetter(0)
@@ -371,7 +373,7 @@ class Fold:
             self._sightings.add(
                 status,
                 group,
-                newest=now - changed[0] if changed else None,
+                newest=self._at(changed[0]) if changed else None,
                 timeless=len(changed) < len(group),
                 revisited=self._revisited,
             )
@@ -501,6 +503,13 @@ class Fold:
             for problem, foremost, share, sign in chosen
             for key, record in foremost.first(share)
         )
+
+    def _at(self, age: timedelta) -> datetime:
+        """When that was; what only its offset puts before the year 1 or past 9999 is the first or last of all times."""
+        try:
+            return self._now - age
+        except OverflowError:
+            return _FIRST if age > _ZERO else _LAST
 
     def _time(self, age: timedelta) -> float:
         return (self._now - _EPOCH - age).total_seconds()

@@ -9,8 +9,10 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from exporter.errors import ConfigError
 from exporter.threads import run_blocking
@@ -43,6 +45,17 @@ class Resolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is kept open."""
+
+
+def proxy_for(url: URL) -> URL | None:
+    """The proxy that the environment names for an address: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`.
+
+    aiohttp's own look for one reads ~/.netrc too, whose passwords no cloud is to be sent.
+    """
+    if url.host is None or proxy_bypass(url.host):
+        return None
+    proxy = getproxies().get(url.scheme)
+    return URL(proxy) if proxy else None
 
 
 def fingerprint(entry: Mapping[str, Any]) -> str:

@@ -223,7 +223,7 @@ class ProjectWatch:
                 async with shared.access.in_use(), stopwatch:
                     found = await self._fetch(shared, stopwatch, stage)
             except RefreshError as failure:
-                error = failure
+                error = failure.alone()
             except TimeoutError:
                 limit = format_duration(shared.refresh.timeout)
                 text = f"the refresh took longer than refresh.timeout ({limit}); a large or slow project may need more,"

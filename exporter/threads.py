@@ -47,17 +47,18 @@ async def run_blocking(call: Callable[[], T], *, name: str) -> T:
     return await future
 
 
-def wait_for_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Have the event loop do some work, and wait in this other thread until it is done.
+def wait_for_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Have the event loop do some work, and wait in this other thread for what comes of it.
 
-    RuntimeError where the loop ends before it is; unlike asyncio.run_coroutine_threadsafe, no coroutine is left over.
+    RuntimeError where the loop ends before it is done, or the work is cancelled; unlike with
+    asyncio.run_coroutine_threadsafe, no coroutine is left over.
     """
-    done: Future[None] = Future()
+    done: Future[T] = Future()
 
     def start() -> None:
-        def ended(task: asyncio.Task[None]) -> None:
-            error = RuntimeError("the event loop ended") if task.cancelled() else task.exception()
-            done.set_exception(error) if error else done.set_result(None)
+        def ended(task: asyncio.Task[T]) -> None:
+            error = RuntimeError("nobody waits for it any more") if task.cancelled() else task.exception()
+            done.set_exception(error) if error else done.set_result(task.result())
 
         loop.create_task(work()).add_done_callback(ended)
 
@@ -67,4 +68,4 @@ def wait_for_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[
             done.exception(timeout=1)
         if not done.done() and loop.is_closed():
             raise RuntimeError("the event loop ended")
-    done.result()
+    return done.result()

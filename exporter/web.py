@@ -74,7 +74,7 @@ class Server:
         self._external = URL(external_url) if external_url else None
         self._reload = reload
         self._stopping = False
-        self.app = web.Application(client_max_size=64 * 1024, middlewares=[_guarded])
+        self.app = web.Application(client_max_size=64 * 1024, middlewares=[_guarded, self._current])
         self.app.router.add_get(telemetry_path, self._metrics)
         self.app.router.add_get("/-/healthy", self._healthy)
         self.app.router.add_get("/-/ready", self._ready)
@@ -86,6 +86,12 @@ class Server:
     def stopping(self) -> None:
         """From now on the answer is: not ready."""
         self._stopping = True
+
+    @web.middleware
+    async def _current(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What is too old by now is on no page, even if nobody had the time to look."""
+        self._fleet.expire_if_late()
+        return await handler(request)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         format = choose_format(_joined(request, "Accept"))

@@ -610,12 +610,12 @@ class Authority:
         self.file = self.folder / f"{self.name}.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
+    def issue(self, name: str, *hosts: str, expired: bool = False) -> tuple[Path, Path]:
         """A certificate for these hosts (a client's without any) and its key, as files."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         builder = (
-            self._builder(subject, self._certificate.subject, key)
+            self._builder(subject, self._certificate.subject, key, expired=expired)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .add_extension(_usage(signs=False), critical=True)
@@ -633,8 +633,16 @@ class Authority:
         )
         return cert_file, key_file
 
+    def context(self, name: str, *hosts: str, expired: bool = False) -> ssl.SSLContext:
+        """What a server of these hosts shows."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.issue(name, *hosts, expired=expired))
+        return context
+
     @staticmethod
-    def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, expired: bool = False
+    ) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
@@ -643,7 +651,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(minutes=-1 if expired else 60))
         )
 
 
@@ -669,6 +677,7 @@ class Front:
     clients: list[Any] = field(default_factory=list)
     """The client certificate of each request, None where it showed none."""
     paths: list[str] = field(default_factory=list)
+    headers: list[Any] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -680,8 +689,7 @@ async def tls_front(
     listen: str = "127.0.0.1",
 ) -> AsyncIterator[Front]:
     """The simulator over TLS; the addresses in its answers are the front's. It may insist on a client certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.issue("front", "127.0.0.1"))
+    context = authority.context("front", "127.0.0.1")
     if client_authority is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_authority.file)
@@ -700,6 +708,7 @@ async def front_of(
         transport = request.transport
         front.clients.append(transport.get_extra_info("peercert") if transport else None)
         front.paths.append(request.path)
+        front.headers.append(request.headers)
         kept = {name: value for name, value in request.headers.items() if name != "Transfer-Encoding"}
         async with session.request(
             request.method,

@@ -166,6 +166,14 @@ def test_an_answer_keeps_what_it_said() -> None:
     assert (error.status, error.retry_after) == (429, 30)
 
 
+def test_a_message_is_short() -> None:
+    """However much a cloud has to say, no more than its beginning is logged and shown; without a URL's password."""
+    text = str(AnswerError(f"no: http://user:pass@host/ {'x' * 10**7}", api="identity", status=500))
+    assert len(text) == errors.MESSAGE_LENGTH
+    assert text.startswith("no: http://host/ xxx")
+    assert text.endswith("x…")
+
+
 def test_every_reason_can_happen() -> None:
     """The reasons are those of the contract."""
     assert set(get_args(Reason)) == {

@@ -6,7 +6,6 @@ import json
 import socket
 import time
 import tracemalloc
-import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from itertools import pairwise
@@ -40,6 +39,7 @@ from tests.harness import (
     tls_front,
     watch_of,
 )
+from tests.programs.trouble import bomb, cut, falling_silent, hang_up, packed, trickling
 
 cloud = harness.cloud
 pytestmark = harness.sdk_warning
@@ -269,37 +269,6 @@ async def test_waiting_for_the_rate_limit_is_not_on_the_clock(cloud: Cloud):
 # -- the ladder of reasons: what Heat answers
 
 
-def cut(*, abort: bool, chunked: bool = False) -> Handler:
-    """Half a listing, and then the connection ends."""
-
-    async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        if chunked:
-            response.enable_chunked_encoding()
-        else:
-            response.content_length = len(LISTING)
-        await response.prepare(request)
-        await response.write(LISTING[:40])
-        assert request.transport is not None
-        request.transport.abort() if abort else request.transport.close()
-        return response
-
-    return handler
-
-
-async def hang_up(request: web.BaseRequest) -> web.StreamResponse:
-    """Answer nothing and reset the connection."""
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
-
-
-def packed(body: bytes, encoding: str = "gzip", *, wbits: int = 31) -> Handler:
-    """A compressed 200."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
-    return answering(200, packer.compress(body) + packer.flush(), headers={"Content-Encoding": encoding})
-
-
 HTML = answering(404, b"<html><body>404 Not Found</body></html>", content_type="text/html")
 ANSWERS: dict[str, tuple[Handler, str]] = {
     "401": (answering(401), "auth"),
@@ -316,9 +285,9 @@ ANSWERS: dict[str, tuple[Handler, str]] = {
     "204": (answering(204), "decode"),
     "206": (answering(206, LISTING), "decode"),
     "reset before the answer": (hang_up, "connect"),
-    "reset inside the body": (cut(abort=True), "connect"),
-    "body shorter than announced": (cut(abort=False), "connect"),
-    "chunks without an end": (cut(abort=False, chunked=True), "connect"),
+    "reset inside the body": (cut(LISTING, abort=True), "connect"),
+    "body shorter than announced": (cut(LISTING, abort=False), "connect"),
+    "chunks without an end": (cut(LISTING, abort=False, chunked=True), "connect"),
     "empty": (answering(200, b""), "decode"),
     "HTML as 200": (answering(200, b"<html>It works!</html>", content_type="text/html"), "decode"),
     "garbage": (answering(200, bytes(range(256))), "decode"),
@@ -405,12 +374,8 @@ async def test_a_listing_may_come_in_any_of_these_ways(cloud: Cloud):
 async def test_a_gzip_bomb_is_bounded(cloud: Cloud, inside: bool):
     """A small body that expands to 64 MiB is refused at the limit, without ever being in memory."""
     size = 64 * 1024 * 1024
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     head = b'{"software_deployments": [{"id": "a", "status": "' if inside else b'{"software_deployments": ['
-    block = b" " * (1024 * 1024)
-    bomb = packer.compress(head) + b"".join(packer.compress(block) for _ in range(size // len(block))) + packer.flush()
-    assert len(bomb) < 100_000
-    cloud.listing(answering(200, bomb, headers={"Content-Encoding": "gzip"}))
+    cloud.listing(bomb(head, size))
     async with cloud.fleet(configuration(limits={"response_bytes": "4MiB"})) as fleet:
         await fleet.once()
         tracemalloc.start()
@@ -539,26 +504,9 @@ async def test_every_answer_to_discovery_has_its_reason(cloud: Cloud):
 # -- deadlines
 
 
-async def trickle(request: web.BaseRequest) -> web.StreamResponse:
-    """A listing that comes byte by byte and never ends."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    await response.prepare(request)
-    await response.write(LISTING[:30])
-    while True:
-        await response.write(b" ")
-        await asyncio.sleep(0.05)
-
-
-async def fall_silent(request: web.BaseRequest) -> web.StreamResponse:
-    """Half a listing, and then nothing more."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    await response.prepare(request)
-    await response.write(LISTING[:30])
-    await Hold()(request)
-    return response
-
-
-@pytest.mark.parametrize("handler", [Hold, lambda: fall_silent], ids=["before the first byte", "inside the body"])
+@pytest.mark.parametrize(
+    "handler", [Hold, lambda: falling_silent(LISTING)], ids=["before the first byte", "inside the body"]
+)
 async def test_silence_is_a_deadline(cloud: Cloud, handler: Callable[[], Handler]):
     """Silence for longer than `refresh.silence` is a `timeout` whose message names the key and its value."""
     cloud.listing(handler())
@@ -569,7 +517,7 @@ async def test_silence_is_a_deadline(cloud: Cloud, handler: Callable[[], Handler
         assert "300ms" in watch_of(fleet).state.error
 
 
-@pytest.mark.parametrize("handler", [Hold, lambda: trickle], ids=["silent", "trickling"])
+@pytest.mark.parametrize("handler", [Hold, lambda: trickling(LISTING, pause=0.05)], ids=["silent", "trickling"])
 async def test_the_whole_refresh_has_a_deadline(cloud: Cloud, handler: Callable[[], Handler]):
     """A refresh that takes longer than `refresh.timeout` is a `timeout` whose message names the key and its value."""
     cloud.listing(handler())
