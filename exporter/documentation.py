@@ -226,16 +226,17 @@ def _section(model: type[BaseModel]) -> str:
 
 
 def _range(metadata: Iterable[Any], word: str) -> str:
-    """What the bounds of a number add to its type's name."""
-    text = ""
+    """What the bounds of a number add to its type's name; of several of a kind the last one, which is the tightest."""
+    bounds: dict[str, Any] = {}
     for each in metadata:
         match each:
             case Gt(gt=bound):
-                text += f" above {bound}"
+                bounds["above"] = bound
             case Ge(ge=int() | float() as bound) if abs(bound) < 2**53:
-                text += f" from {bound}"
+                bounds["from"] = bound
             case Le(le=int() | float() as bound) if abs(bound) < 2**53:
-                text += f" up to {bound}"
+                bounds["up to"] = bound
+    text = "".join(f" {kind} {bound}" for kind, bound in bounds.items())
     return "" if text in word else text
 
 
