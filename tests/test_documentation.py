@@ -15,8 +15,7 @@ from exporter.documentation import renewed
 from exporter.errors import Reason
 from exporter.families import FAMILIES
 from exporter.webconfig import WebConfig
-from tests.programs.available import require
-from tests.programs.prometheus import promtool
+from tests.programs.prometheus import Promtool
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -53,12 +52,11 @@ def test_yaml_blocks_are_right(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_prometheus_blocks_are_right(page: Path, tmp_path: Path) -> None:
+def test_prometheus_blocks_are_right(page: Path, promtool: Promtool, tmp_path: Path) -> None:
     """Every block that configures Prometheus is accepted by `promtool check config`."""
     blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
     for block in blocks:
         if {"scrape_configs", "remote_write", "global"} & set(yaml.safe_load(block)):
-            require("promtool")
             (tmp_path / "prometheus.yml").write_text(block)
             code, output = promtool("check", "config", str(tmp_path / "prometheus.yml"))
             assert code == 0, output

@@ -1,11 +1,10 @@
-"""What the two upstreams of these tests, the simulator and a real Keystone and Heat, answer: the same.
+"""What the upstreams of these tests answer, two releases of a real Keystone and Heat and the simulator: the same.
 
 Everything goes over plain REST, so whatever holds here holds for any client.
 """
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -15,9 +14,9 @@ import keystoneauth1.session
 import pytest
 import requests
 
+from tests.conftest import REAL
 from tests.programs.cloud import Cloud, endpoint
 from tests.programs.openstack import OpenStack
-from tests.programs.simulator import simulated_cloud
 
 HEAT_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 KEYSTONE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -35,16 +34,6 @@ FRESH = {
     "creation_time",
 }
 """The keys of a deployment that was never updated."""
-
-
-@pytest.fixture(scope="module", params=["simulator", "real"])
-def upstream(request: pytest.FixtureRequest) -> Iterator[Cloud]:
-    """One upstream after the other; tests share it and make projects and users of their own."""
-    if request.param == "real":
-        yield request.getfixturevalue("openstack")
-    else:
-        with simulated_cloud() as cloud:
-            yield cloud
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,6 +496,7 @@ class TestDeployment:
         refused_by_heat(upstream.request("PUT", url, token=writer, json={"status": "FAILED"}), 404, "Not Found")
 
 
+@REAL
 def test_rows_written_into_heats_database_read_like_any_others(openstack: OpenStack) -> None:
     """So that a large listing, which the API would take hours to fill, is a real one."""
     tenant = new_tenant(openstack)
