@@ -36,7 +36,9 @@ def heat(host: str, port: str, file: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "keystone":
-        keystone(*sys.argv[2:])
+    service, *arguments = sys.argv[1:]
+    del sys.argv[1:]  # both take what is left there for theirs
+    if service == "keystone":
+        keystone(*arguments)
     else:
-        heat(*sys.argv[2:])
+        heat(*arguments)
