@@ -1,0 +1,90 @@
+"""Runs the tests on the newest Python, in the folder that `newer` makes for it: `make test-newest`.
+
+    python -m tests.programs.newest_python [what pytest is to be told]
+
+The checkout is mounted there. Nothing else of the machine is, so tests that need a program of it are left out by name.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.programs import newer, pip
+
+ROOT = Path(__file__).parent.parent.parent
+CHECKOUT = "/srv"
+"""Where ours is mounted."""
+REQUIREMENTS = ("runtime", "build", "test")
+MACHINE = ("/etc/resolv.conf", "/etc/hosts", str(pip.AUTHORITIES))
+"""Files of the machine by which the network is found and trusted."""
+
+
+class Python:
+    """The newest Python with all that the tests import, from entering the context until leaving it."""
+
+    def __init__(self) -> None:
+        """Raises `NotMade` where there is none."""
+        self._root = newer.folder("python")
+        (self.program,) = (name for name in newer.FOLDERS["python"].packages if not name.endswith(("-venv", "s")))
+        files = [ROOT / "pyproject.toml", *(ROOT / "requirements" / f"{name}.txt" for name in REQUIREMENTS)]
+        made_of = hashlib.sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:12]
+        self.venv = f"/opt/venv-{made_of}"
+
+    @contextmanager
+    def prepared(self) -> Iterator["Python"]:
+        """With an environment that has the pinned packages, by hash."""
+        with tempfile.TemporaryDirectory(prefix="newest-python-") as folder:
+            self._temporary = Path(folder)
+            (self._temporary / "pip.conf").write_text(pip.settings())
+            with Path(f"{self._root}.venv.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._install()
+            yield self
+
+    def _install(self) -> None:
+        done = self._root / self.venv[1:] / ".complete"
+        if done.exists():
+            return
+        for old in (self._root / "opt").glob("venv-*"):
+            subprocess.run(["rm", "-rf", str(old)], check=True)
+        self.run(f"/usr/bin/{self.program}", "-m", "venv", self.venv)
+        install = ("python", "-m", "pip", "install", "-q", "--no-cache-dir")
+        files = (f"-rrequirements/{name}.txt" for name in REQUIREMENTS)
+        self.run(*install, "--require-hashes", "--only-binary=:all:", *files)
+        self.run(*install, "--no-deps", "--no-build-isolation", "-e", ".")
+        done.touch()
+
+    def run(self, *command: str, check: bool = True) -> int:
+        """The exit status of a command that begins in the checkout and sees the environment; its output is ours."""
+        mounts = [(ROOT, CHECKOUT), (self._temporary, "/tmp"), *((Path(file), file) for file in MACHINE)]
+        call = newer.inside(self._root, "/usr/bin/env", f"--chdir={CHECKOUT}", *command, mounts=mounts, processes=True)
+        environment = {
+            **newer.ENVIRONMENT,
+            "PATH": f"{self.venv}/bin:{newer.ENVIRONMENT['PATH']}",
+            "HOME": "/tmp",
+            "PIP_CONFIG_FILE": "/tmp/pip.conf",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            **{name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")},
+        }
+        return subprocess.run(call, check=check, env=environment).returncode
+
+
+def main() -> int:
+    """Run them; the exit status is pytest's."""
+    try:
+        newest = Python()
+    except newer.NotMade as reason:
+        sys.stderr.write(f"the newest Python is not to be had here: {reason}\n")
+        return 1
+    with newest.prepared() as python:
+        return python.run("python", "-m", "pytest", "-p", "no:cacheprovider", *sys.argv[1:], check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
