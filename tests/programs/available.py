@@ -54,6 +54,7 @@ PROGRAMS = {
         Program("alertmanager", ("/usr/bin/prometheus-alertmanager",), ("prometheus-alertmanager",), "prometheus"),
         Program("node_exporter", ("/usr/bin/prometheus-node-exporter",), ("prometheus-node-exporter",), "prometheus"),
         Program("victoriametrics", ("/usr/bin/victoria-metrics",), ("victoria-metrics",), "prometheus"),
+        Program("python", ("/usr/bin/python3",), ("python3",), "python"),
         Program("mmdebstrap", (newer.MMDEBSTRAP,), ("mmdebstrap",)),
         Program("buildah", ("/usr/bin/buildah", "/usr/bin/mmdebstrap"), ("buildah", "mmdebstrap")),
         Program("npm", ("/usr/bin/node", "/usr/bin/npm"), ("nodejs", "npm")),
