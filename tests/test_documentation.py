@@ -87,7 +87,7 @@ def test_nothing_names_a_registry() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text()
         assert not re.search(r"https?://|index-url", text), path
-        assert len(re.findall(r"^[a-z0-9_.-]+==", text, re.MULTILINE)) == len(
+        assert len(re.findall(r"^[a-z0-9_.,[\]-]+==", text, re.MULTILINE)) == len(
             re.findall(r"^[a-z].*\\$", text, re.MULTILINE)
         )
 
