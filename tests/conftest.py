@@ -1,6 +1,7 @@
 """Fixtures of real programs, and a list at the very end of what was left out for want of one."""
 
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
@@ -72,10 +73,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     needed = {name: None for item in session.items for mark in item.iter_markers("newer") for name in mark.args}
-    for name in needed:
+
+    def make(name: str) -> None:
         # What can't be made is left out by name, or fails, where it is asked for.
         with suppress(newer.NotMade):
             newer.folder(name)
+
+    missing = [name for name in needed if not newer.FOLDERS[name].path.exists()]
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if missing and newer.obstacle() is None and reporter is not None:
+        reporter.write_line(f"making folders of newer programs in {newer.home()}, once: {', '.join(missing)} …")
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(make, needed))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
