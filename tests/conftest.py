@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.programs import newer
 from tests.programs.available import LEFT_OUT, releases, require
@@ -13,6 +14,10 @@ from tests.programs.cloud import Cloud
 from tests.programs.openstack import OpenStack
 from tests.programs.prometheus import Prometheus, Promtool
 from tests.programs.simulator import simulated_cloud
+
+# How long something takes is never asserted.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session", params=[*releases("openstack"), "simulator"])

@@ -80,7 +80,7 @@ FOLDERS = {
         ),
         Folder(
             "python",
-            ("python3.14", "python3.14-venv", "ca-certificates"),
+            ("python3.14", "python3.14-venv", "ca-certificates", "make"),
             ("/usr/bin/python3.14", "-c", "import ensurepip, ssl, sqlite3"),
         ),
     )
@@ -215,24 +215,26 @@ def private(*, processes: bool = True) -> tuple[str, ...]:
 
 
 ENTER = """\
-root=$1; shift
+how=$1; root=$2; shift 2
 mkdir -p "$root/dev" "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 while [ "$1" != -- ]; do mount --rbind "$1" "$root$2"; shift 2; done
 shift
-exec chroot "$root" "$@"
+$how chroot "$root" "$@"
+exit $?
 """
 
 
 def inside(root: Path, *command: str, mounts: Iterable[tuple[Path, str]] = (), processes: bool = False) -> list[str]:
     """The call that runs a command in a folder; parts of the machine are mounted there: each a path and its place.
 
-    It is the command itself, by process id and signals, unless it starts `processes` of its own: then it is the one
-    that ends them all when it is killed.
+    It is the command itself, by process id and signals, unless that starts `processes` of its own: then it is one that
+    waits for the command, and ends all of them when it is killed.
     """
     pairs = [part for source, target in mounts for part in (str(source), target)]
-    return [*private(processes=processes), "/bin/sh", "-euc", ENTER, "sh", str(root), *pairs, "--", *command]
+    how = "" if processes else "exec"
+    return [*private(processes=processes), "/bin/sh", "-euc", ENTER, "sh", how, str(root), *pairs, "--", *command]
 
 
 if __name__ == "__main__":

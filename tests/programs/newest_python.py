@@ -31,7 +31,7 @@ class Python:
     def __init__(self) -> None:
         """Raises `NotMade` where there is none."""
         self._root = newer.folder("python")
-        (self.program,) = (name for name in newer.FOLDERS["python"].packages if not name.endswith(("-venv", "s")))
+        self.program = newer.FOLDERS["python"].proof[0]
         files = [ROOT / "pyproject.toml", *(ROOT / "requirements" / f"{name}.txt" for name in REQUIREMENTS)]
         made_of = hashlib.sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:12]
         self.venv = f"/opt/venv-{made_of}"
@@ -53,7 +53,7 @@ class Python:
             return
         for old in (self._root / "opt").glob("venv-*"):
             subprocess.run(["rm", "-rf", str(old)], check=True)
-        self.run(f"/usr/bin/{self.program}", "-m", "venv", self.venv)
+        self.run(self.program, "-m", "venv", self.venv)
         install = ("python", "-m", "pip", "install", "-q", "--no-cache-dir")
         files = (f"-rrequirements/{name}.txt" for name in REQUIREMENTS)
         self.run(*install, "--require-hashes", "--only-binary=:all:", *files)
