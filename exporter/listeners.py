@@ -138,9 +138,14 @@ class Listeners:
             for server in servers:
                 server.close()
             raise ConfigError(f"can't listen: {error.strerror or error}") from None
-        for server in self._servers:
+        closing, self._servers = self._servers, servers
+        for server in closing:
+            for one in server.sockets:
+                loop.remove_reader(one)
+        # Who was let in at this very moment has no transport yet, and gets none from a server that is closed.
+        await asyncio.sleep(0)
+        for server in closing:
             server.close()
-        self._servers = servers
 
     def close(self) -> None:
         """Listen no more."""
