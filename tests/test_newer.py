@@ -1,6 +1,7 @@
 """Folders of newer programs: made once, whoever asks; made anew when spoilt; nothing of them left behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import newer
+from tests.programs import available, newer
 from tests.programs.available import LEFT_OUT
 from tests.programs.process import eventually
 
@@ -115,6 +116,22 @@ def test_one_that_is_killed_leaves_nothing(ask: Ask, tmp_path: Path) -> None:
     eventually(lambda: not making(), timeout=60, what="nothing runs any more")
     assert not mounted(tmp_path)
     assert told(ask()).is_dir()
+
+
+def test_what_is_not_to_be_had_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no folder can be made, a test that needs one is skipped by program and reason; in CI it fails."""
+    monkeypatch.setattr(newer, "MMDEBSTRAP", "/no/such/program")
+    monkeypatch.setitem(newer.FOLDERS, SMALL.name, SMALL)
+    monkeypatch.setitem(available.PROGRAMS, "busybox", available.Program("busybox", ("/usr/bin/busybox",), (), "small"))
+    reason = newer.obstacle()
+    assert reason is not None
+    told = re.escape(f"{LEFT_OUT}busybox, newest release: {reason}")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=told):
+        available.require("busybox", available.NEWEST)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=told):
+        available.require("busybox", available.NEWEST)
 
 
 def test_what_runs_in_a_folder_leaves_nothing(ask: Ask, tmp_path: Path) -> None:
