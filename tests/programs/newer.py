@@ -3,7 +3,7 @@
 The machine is left as it is. What runs in a folder has its mounts in a namespace of its own, which ends with it:
 nothing is mounted afterwards, however it ended. Folders are kept between runs and shared by those that run at once.
 
-Uses nothing but the standard library: the Makefile calls this file before anything is installed.
+Uses nothing but the standard library: `.ci/run` calls this module before anything is installed.
 """
 
 import fcntl

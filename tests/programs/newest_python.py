@@ -8,6 +8,7 @@ The checkout is mounted there. Nothing else of the machine is, so tests that nee
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,27 +39,39 @@ class Python:
 
     @contextmanager
     def prepared(self) -> Iterator["Python"]:
-        """With an environment that has the pinned packages, by hash."""
-        with tempfile.TemporaryDirectory(prefix="newest-python-") as folder:
+        """With an environment of the pinned packages, by hash; it is kept, and nobody's to remove until we end."""
+        with tempfile.TemporaryDirectory(prefix="newest-python-") as folder, self._lock(self.venv).open("w") as lock:
             self._temporary = Path(folder)
             (self._temporary / "pip.conf").write_text(pip.settings())
-            with Path(f"{self._root}.venv.lock").open("w") as lock:
+            done = self._root / self.venv[1:] / ".complete"
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if not done.exists():
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                self._install()
+                if not done.exists():  # nobody else has made it meanwhile
+                    self._remove_others()
+                    self._install()
+                    done.touch()
+                fcntl.flock(lock, fcntl.LOCK_SH)
             yield self
 
+    def _lock(self, venv: str) -> Path:
+        return self._root / f"{venv[1:]}.lock"
+
+    def _remove_others(self) -> None:
+        for other in (self._root / "opt").glob("venv-*[!k]"):
+            with self._lock(f"/opt/{other.name}").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                shutil.rmtree(other)
+
     def _install(self) -> None:
-        done = self._root / self.venv[1:] / ".complete"
-        if done.exists():
-            return
-        for old in (self._root / "opt").glob("venv-*"):
-            subprocess.run(["rm", "-rf", str(old)], check=True)
-        self.run(self.program, "-m", "venv", self.venv)
+        self.run(self.program, "-m", "venv", "--clear", self.venv)
         install = ("python", "-m", "pip", "install", "-q", "--no-cache-dir")
         files = (f"-rrequirements/{name}.txt" for name in REQUIREMENTS)
         self.run(*install, "--require-hashes", "--only-binary=:all:", *files)
         self.run(*install, "--no-deps", "--no-build-isolation", "-e", ".")
-        done.touch()
 
     def run(self, *command: str, check: bool = True) -> int:
         """The exit status of a command that begins in the checkout and sees the environment; its output is ours."""
@@ -82,8 +95,11 @@ def main() -> int:
     except newer.NotMade as reason:
         sys.stderr.write(f"the newest Python is not to be had here: {reason}\n")
         return 1
-    with newest.prepared() as python:
-        return python.run("python", "-m", "pytest", "-p", "no:cacheprovider", *sys.argv[1:], check=False)
+    try:
+        with newest.prepared() as python:
+            return python.run("python", "-m", "pytest", "-p", "no:cacheprovider", *sys.argv[1:], check=False)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
