@@ -75,7 +75,10 @@ class Python:
 
     def run(self, *command: str, check: bool = True) -> int:
         """The exit status of a command that begins in the checkout and sees the environment; its output is ours."""
-        mounts = [(ROOT, CHECKOUT), (self._temporary, "/tmp"), *((Path(file), file) for file in MACHINE)]
+        files = [(Path(file), file) for file in MACHINE if Path(file).exists()]
+        for _, file in files:
+            (self._root / file[1:]).touch()  # what is mounted over something needs it
+        mounts = [(ROOT, CHECKOUT), (self._temporary, "/tmp"), *files]
         call = newer.inside(self._root, "/usr/bin/env", f"--chdir={CHECKOUT}", *command, mounts=mounts, processes=True)
         environment = {
             **newer.ENVIRONMENT,
