@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 
 from exporter.families import FAMILIES
-from tests.programs.available import require
-from tests.programs.prometheus import promtool
+from tests.programs.prometheus import Promtool
 
 ROOT = Path(__file__).parent.parent
 DASHBOARDS = {
@@ -56,9 +55,8 @@ def example(name: str) -> dict[str, Any]:
     return found
 
 
-def complaints(expressions: Iterable[str]) -> str:
+def complaints(promtool: Promtool, expressions: Iterable[str]) -> str:
     """What a real parser of PromQL has to say against expressions; nothing where all can be read."""
-    require("promtool")
     made = [{"record": f"test:expression:{number}", "expr": expr} for number, expr in enumerate(expressions)]
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
         yaml.safe_dump({"groups": [{"name": "test", "rules": made}]}, file)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import grafana
+from tests.programs.prometheus import Promtool
 from tests.queries import (
     ALL,
     DASHBOARDS,
@@ -179,7 +180,7 @@ def test_template_job_and_instance_rules(dashboard: dict[str, Any], name: str):
 
 
 @BOARDS
-def test_template_label_promql_rule(dashboard: dict[str, Any]):
+def test_template_label_promql_rule(dashboard: dict[str, Any], promtool: Promtool):
     """Variables ask for the values of a label, in PromQL that can be parsed."""
     expressions = []
     for variable in variables(dashboard).values():
@@ -187,7 +188,7 @@ def test_template_label_promql_rule(dashboard: dict[str, Any]):
         assert match, variable["query"]
         expressions.append(match[1])
     assert names(" ".join(expressions)) <= SAMPLES
-    assert not complaints(expressions)
+    assert not complaints(promtool, expressions)
 
 
 @BOARDS
@@ -221,7 +222,7 @@ def test_panel_rules(dashboard: dict[str, Any]):
 
 
 @BOARDS
-def test_target_promql_rule(dashboard: dict[str, Any]):
+def test_target_promql_rule(dashboard: dict[str, Any], promtool: Promtool):
     """Every query is PromQL, whether one, several or all values of a variable are chosen."""
     everything = {name: ALL if variable["multi"] else "x" for name, variable in variables(dashboard).items()}
     for values in (MULTIPLE, everything):
@@ -230,7 +231,7 @@ def test_target_promql_rule(dashboard: dict[str, Any]):
             for panel in panels(dashboard)
             for target in panel["targets"]
         ]
-        assert not complaints(expressions)
+        assert not complaints(promtool, expressions)
         assert not any("$" in expression for expression in expressions)
 
 

@@ -389,7 +389,8 @@ def test_a_mistake_is_met_when_it_comes(mistake: bytes) -> None:
 
 # --- depth ---
 
-LEVELS = 100_000
+LEVELS = 500_000
+"""More than any Python reads: 3.11 gives up at 1,000, the newest where a stack of 8 MiB ends, at 250,000."""
 DEEP = {
     "lists": b"[" * LEVELS + b"]" * LEVELS,
     "objects": b'{"a":' * LEVELS + b"1" + b"}" * LEVELS,
@@ -409,7 +410,7 @@ DEEP = {
     ids=[*DEEP, "a kept field", "no id", "no object"],
 )
 def test_a_record_too_deep_is_rejected_alone(template: bytes, nested: bytes) -> None:
-    """A record of 100,000 levels is rejected as too deep; those before and after it are kept."""
+    """A record of half a million levels is rejected as too deep; those before and after it are kept."""
     items = (b'{"id": "a"}', b'{"id": "b"}', template % nested, b'{"id": "c"}', b"7", b'{"id": "d"}')
     body = b'{"software_deployments": [%b]}' % b", ".join(items)
     pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]

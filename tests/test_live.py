@@ -20,7 +20,7 @@ from aiohttp import web
 
 from exporter.simulator import Deployment, Plan, Simulator, build
 from tests.programs.alertmanager import Alertmanager, Webhook
-from tests.programs.available import require
+from tests.programs.available import releases, require
 from tests.programs.process import Process, eventually, free_port
 from tests.programs.prometheus import Prometheus
 from tests.programs.simulator import running
@@ -98,11 +98,11 @@ class Scene:
         self.simulator.intercept = intercept
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """All of it, with a history and life in the cloud."""
+@pytest.fixture(scope="module", params=releases("prometheus"))
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """All of it, with a history and life in the cloud, once for each release of Prometheus and Alertmanager."""
     for program in ("prometheus", "alertmanager"):
-        require(program)
+        require(program, request.param)
     folder = tmp_path_factory.mktemp("live")
     world = build(Plan(projects=2, servers=8, deployments=120, churn=4, history=86400))
     monitor = world.user("monitor").id
@@ -139,7 +139,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         act = stack.enter_context(running(simulator))
         (folder / "clouds.yaml").write_text(simulator.clouds_yaml())
         webhook = stack.enter_context(Webhook())
-        alertmanager = stack.enter_context(Alertmanager(receiving(webhook)))
+        alertmanager = stack.enter_context(Alertmanager(receiving(webhook), release=request.param))
 
         def launch() -> Process:
             command = [sys.executable, "-m", "exporter", "serve", "--config.file", str(folder / "exporter.yaml")]
@@ -160,6 +160,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                 rule_files=[folder / "rules.yml"],
                 alertmanagers=[alertmanager.address],
                 features=["exemplar-storage"],
+                release=request.param,
             )
         )
         made = Scene(simulator, act, address, launch, launch(), prometheus, alertmanager, webhook, stuck, failed)

@@ -13,8 +13,7 @@ import yaml
 
 import prometheus
 from exporter.families import FAMILIES
-from tests.programs.available import require
-from tests.programs.prometheus import promtool
+from tests.programs.prometheus import Promtool
 from tests.queries import DASHBOARDS, ROOT, RULES, SAMPLES, complaints, example, groups, names, recorded, rules
 
 ALERTS = rules("alert")
@@ -27,18 +26,16 @@ BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # -- what the alerts say
 
 
-def test_promtool_accepts_the_rules():
+def test_promtool_accepts_the_rules(promtool: Promtool):
     """`promtool check rules` has nothing to complain about, not even of style."""
-    require("promtool")
     status, output = promtool("check", "rules", "--lint=all", "--lint-fatal", str(RULES))
     assert status == 0, output
     assert f"{len(ALERTS) + len(RECORDS)} rules found" in output
 
 
 @pytest.mark.parametrize("file", CASES, ids=lambda path: path.stem)
-def test_what_fires_and_what_does_not(file: Path):
+def test_what_fires_and_what_does_not(file: Path, promtool: Promtool):
     """Every case of the files in prometheus/tests: series go in, exactly these alerts with these texts come out."""
-    require("promtool")
     status, output = promtool("test", "rules", str(file))
     assert status == 0, output
 
@@ -117,7 +114,7 @@ def test_an_alert_is_complete(name: str):
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_a_runbook_says_what_to_do(name: str):
+def test_a_runbook_says_what_to_do(name: str, promtool: Promtool):
     """Each alert has a page with its severity, what it means, likely causes, and commands or queries; queries parse."""
     page = (RUNBOOKS / f"{name}.md").read_text()
     alert = ALERTS[name]
@@ -127,7 +124,7 @@ def test_a_runbook_says_what_to_do(name: str):
     blocks = BLOCK.findall(page)
     assert {"sh", "promql"} & {language for language, _ in blocks}
     queries = [text for language, text in blocks if language == "promql"]
-    assert not complaints(queries)
+    assert not complaints(promtool, queries)
     for query in queries:
         assert names(query) <= SAMPLES
         assert recorded(query) <= set(RECORDS)

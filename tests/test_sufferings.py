@@ -39,6 +39,7 @@ from tests.harness import (
     page_of,
     watch_of,
 )
+from tests.test_listing import LEVELS
 
 cloud = harness.cloud
 pytestmark = harness.sdk_warning
@@ -226,7 +227,7 @@ BAD_RECORDS = {
     "no id": (b'{"status": "FAILED", "action": "CREATE", "server_id": "s"}', "id"),
     "a number for an id": (b'{"id": 5, "status": "FAILED", "action": "CREATE"}', "id"),
     "an empty id": (b'{"id": "", "status": "FAILED", "action": "CREATE"}', "id"),
-    "too deep": (b'{"id": "deep", "input_values": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too_deep"),
+    "too deep": (b'{"id": "deep", "input_values": ' + b"[" * LEVELS + b"]" * LEVELS + b"}", "too_deep"),
 }
 
 

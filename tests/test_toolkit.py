@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import bcrypt
 import pytest
@@ -21,7 +22,7 @@ from exporter import webconfig
 from exporter.errors import ConfigError
 from tests.conftest import StartPrometheus
 from tests.harness import Authority
-from tests.programs.available import require
+from tests.programs.available import OLDEST, releases, require
 from tests.programs.process import eventually
 from tests.programs.toolkit import Said, WebProgram, ask
 
@@ -204,32 +205,50 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def answers(files: Files) -> dict[str, dict[str, dict[str, Said]]]:
-    """By case and program, what was answered to each thing; an empty answer where it did not start."""
-    require("node_exporter")
+@pytest.fixture(scope="module", params=releases("node_exporter"))
+def release(request: pytest.FixtureRequest) -> str:
+    """A release of node_exporter, and so of its toolkit, after the other."""
+    require("node_exporter", request.param)
+    return str(request.param)
+
+
+Answers = dict[str, dict[str, Said]]
+
+
+def answers(files: Files, program: str, release: str = OLDEST) -> Answers:
+    """By case, what a program answers to each thing."""
     asks = files.asks()
 
-    def answered(name: str) -> dict[str, dict[str, Said]]:
+    def answered(name: str) -> dict[str, Said]:
         case, index = CASES[name], list(CASES).index(name)
         config = files.folder / f"{index}.yml"
         config.write_text(yaml.safe_dump(case.content))
-        found: dict[str, dict[str, Said]] = {}
-        for program in PROGRAMS:
-            with WebProgram(program, config, files.folder / f"{index}-{program}") as running:
-                assert running.starts(), running.said()
-                found[program] = {each: asks[each](running.port) for each in case.asked}
-                assert "Traceback" not in running.said()
-        return found
+        with WebProgram(program, config, files.folder / f"{index}-{program}-{release}", release=release) as running:
+            assert running.starts(), running.said()
+            found = {each: asks[each](running.port) for each in case.asked}
+            assert "Traceback" not in running.said()
+            return found
 
     with ThreadPoolExecutor(3) as pool:
         return dict(zip(CASES, pool.map(answered, CASES), strict=True))
 
 
+@pytest.fixture(scope="module")
+def our_answers(files: Files) -> Answers:
+    """What is answered here."""
+    return answers(files, "ours")
+
+
+@pytest.fixture(scope="module")
+def their_answers(files: Files, release: str) -> Answers:
+    """What node_exporter answers."""
+    return answers(files, "node_exporter", release)
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_both_answer_the_same(answers: dict[str, dict[str, dict[str, Said]]], name: str) -> None:
+def test_both_answer_the_same(our_answers: Answers, their_answers: Answers, name: str) -> None:
     """Status, challenge, added headers, TLS version and refusals are node_exporter's, but where a reason is given."""
-    case, theirs, ours = CASES[name], answers[name]["node_exporter"], answers[name]["ours"]
+    case, theirs, ours = CASES[name], their_answers[name], our_answers[name]
     assert any(said.status for said in ours.values())
     different = {asked: (theirs[asked], ours[asked]) for asked in case.asked if theirs[asked] != ours[asked]}
     assert different.keys() == case.differs.keys(), different
@@ -291,16 +310,16 @@ ONLY_HERE: dict[str, tuple[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def starts(files: Files) -> dict[str, tuple[Path, bool]]:
+def starts(files: Files, release: str) -> dict[str, tuple[Path, bool]]:
     """By what is in it: a file, and whether node_exporter starts with it."""
-    require("node_exporter")
     texts = REFUSED | {name: text for name, (text, _) in ONLY_HERE.items()}
 
     def started(name: str) -> tuple[Path, bool]:
         number = list(texts).index(name)
         config = files.folder / f"start-{number}.yml"
         config.write_text(texts[name])
-        with WebProgram("node_exporter", config, files.folder / f"start-{number}") as running:
+        folder = files.folder / f"start-{number}-{release}"
+        with WebProgram("node_exporter", config, folder, release=release) as running:
             return config, running.starts()
 
     with ThreadPoolExecutor(3) as pool:
@@ -325,13 +344,12 @@ def test_some_files_are_refused_here_alone(starts: dict[str, tuple[Path, bool]],
         webconfig.Files.read(config).loaded()
 
 
-def test_a_refused_file_ends_the_program(files: Files) -> None:
+def test_a_refused_file_ends_the_program(files: Files, release: str) -> None:
     """Neither program starts with a file that is refused; here the exit status is 2 and there is no traceback."""
-    require("node_exporter")
     config = files.folder / "refused.yml"
     config.write_text(REFUSED["a plain password"])
     for program in PROGRAMS:
-        with WebProgram(program, config, files.folder / f"refused-{program}") as running:
+        with WebProgram(program, config, files.folder / f"refused-{program}-{release}", release=release) as running:
             assert not running.starts()
             assert running.status == (2 if program == "ours" else 1)
             assert "Traceback" not in running.said()
@@ -405,12 +423,11 @@ CHANGES = {
 }
 
 
-def test_both_follow_changes(files: Files) -> None:
+def test_both_follow_changes(files: Files, release: str) -> None:
     """A changed file is gone by without a restart; what differs from node_exporter is as it stands beside each change.
 
     Every refusal is logged once, however often the file was looked at.
     """
-    require("node_exporter")
     config = files.folder / "changing.yml"
     config.write_text(_users(PASSWORD))
     client = files.client()
@@ -425,8 +442,8 @@ def test_both_follow_changes(files: Files) -> None:
         return {name: each(program.port).status for name, each in asks.items()}
 
     with (
-        WebProgram("node_exporter", config, files.folder / "changing-theirs") as theirs,
-        WebProgram("ours", config, files.folder / "changing-ours") as ours,
+        WebProgram("node_exporter", config, files.folder / f"changing-theirs-{release}", release=release) as theirs,
+        WebProgram("ours", config, files.folder / f"changing-ours-{release}") as ours,
     ):
         assert theirs.starts()
         assert ours.starts()
@@ -452,7 +469,7 @@ def test_prometheus_scrapes_with_a_certificate_and_a_password(files: Files, prom
     config.write_text(
         yaml.safe_dump({"tls_server_config": {**TLS, **policy}, "basic_auth_users": {"alice": hashed(PASSWORD)}})
     )
-    with WebProgram("ours", config, files.folder / "scraped") as running:
+    with WebProgram("ours", config, files.folder / uuid4().hex) as running:
         assert running.starts(), running.said()
         certificate = {
             "ca_file": str(files.authority.file),

@@ -1,11 +1,10 @@
-"""What the two upstreams of these tests, the simulator and a real Keystone and Heat, answer: the same.
+"""What the upstreams of these tests answer, two releases of a real Keystone and Heat and the simulator: the same.
 
 Everything goes over plain REST, so whatever holds here holds for any client.
 """
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -15,6 +14,7 @@ import keystoneauth1.session
 import pytest
 import requests
 
+from tests.conftest import REAL
 from tests.programs.cloud import Cloud, endpoint
 from tests.programs.openstack import OpenStack
 from tests.programs.simulator import simulated_cloud
@@ -35,16 +35,6 @@ FRESH = {
     "creation_time",
 }
 """The keys of a deployment that was never updated."""
-
-
-@pytest.fixture(scope="module", params=["simulator", "real"])
-def upstream(request: pytest.FixtureRequest) -> Iterator[Cloud]:
-    """One upstream after the other; tests share it and make projects and users of their own."""
-    if request.param == "real":
-        yield request.getfixturevalue("openstack")
-    else:
-        with simulated_cloud() as cloud:
-            yield cloud
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,13 +293,24 @@ class TestAccess:
         for url in (tenant.url, f"{tenant.url}-not"):
             refused(upstream.request("GET", url, token=token), 401, "Unauthorized")
 
-    def test_a_wrong_path_is_a_page(self, upstream: Cloud, tenant: Tenant) -> None:
-        """404 with a body that is no JSON."""
+    @pytest.mark.parametrize(
+        ("accept", "kind"),
+        [
+            (None, "text/plain; charset=UTF-8"),
+            ("text/plain", "text/plain; charset=UTF-8"),
+            ("*/*", "text/html; charset=UTF-8"),
+            ("text/*;q=0.5, image/png", "text/html; charset=UTF-8"),
+            ("application/json", "application/json"),
+            ("application/json, */*;q=0.1", "application/json"),
+        ],
+    )
+    def test_a_wrong_path_is_not_found(self, upstream: Cloud, tenant: Tenant, accept: str | None, kind: str) -> None:
+        """404: a page for whoever takes one, JSON for whoever likes that better, plain text for all others."""
         for url in (f"{tenant.url}-not", f"{tenant.url}/", tenant.url.rpartition("/")[0]):
-            answer = upstream.request("GET", url, token=tenant.token)
-            assert answer.status_code == 404
-            assert answer.headers["Content-Type"].startswith("text/")
+            answer = upstream.request("GET", url, token=tenant.token, headers={"Accept": accept})
+            assert (answer.status_code, answer.headers["Content-Type"]) == (404, kind)
             assert "404 Not Found" in answer.text
+            assert "The resource could not be found." in answer.text
 
     def test_an_admin_sees_every_project_at_any_address(self, upstream: Cloud, tenant: Tenant) -> None:
         """The role counts, not the project where it was given, and not the one in the URL."""
@@ -507,6 +508,91 @@ class TestDeployment:
         refused_by_heat(upstream.request("PUT", url, token=writer, json={"status": "FAILED"}), 404, "Not Found")
 
 
+OWN = {"date", "server", "connection", "content-length", "x-openstack-request-id"}
+"""Headers that depend on what serves a service, or name a request."""
+
+
+def seen(cloud: Cloud) -> dict[str, tuple[int, dict[str, str], Any]]:
+    """By name, how a cloud answers all that a client may ask: status, headers, and a body's keys and types."""
+    tenant = new_tenant(cloud)
+    tenant.deploy()
+    token = {"token": tenant.token}
+    configs = f"{cloud.heat_url}/{tenant.project}/software_configs"
+    identifier, secret = cloud.application_credential(tenant.user, tenant.password, tenant.project)
+    credential = {"id": identifier, "secret": secret}
+    answers = {
+        "services": cloud.request("GET", f"{cloud.heat_url.rpartition('/v1')[0]}/"),
+        "identity": cloud.request("GET", cloud.auth_url.removesuffix("v3")),
+        "version": cloud.request("GET", cloud.auth_url),
+        "token": cloud.authenticate(tenant.user, tenant.password, tenant.project),
+        "unscoped token": cloud.authenticate(tenant.user, tenant.password),
+        "wrong password": cloud.authenticate(tenant.user, "wrong", tenant.project),
+        "credential": cloud.request_token(
+            {"methods": ["application_credential"], "application_credential": credential}
+        ),
+        "no identity": cloud.request("POST", f"{cloud.auth_url}/auth/tokens", json={}),
+        "projects": cloud.request("GET", f"{cloud.auth_url}/auth/projects", **token),
+        "projects without a token": cloud.request("GET", f"{cloud.auth_url}/auth/projects"),
+        "catalog": cloud.request("GET", f"{cloud.auth_url}/auth/catalog", **token),
+        "listing": cloud.request("GET", tenant.url, **token),
+        "head": cloud.request("HEAD", tenant.url, **token),
+        "options": cloud.request("OPTIONS", tenant.url, **token),
+        "another method": cloud.request("DELETE", tenant.url, **token),
+        "without a token": cloud.request("GET", tenant.url),
+        "bad token": cloud.request("GET", tenant.url, token="bad"),
+        "another project": cloud.request("GET", tenant.url.replace(tenant.project, "another"), **token),
+        "wrong path": cloud.request("GET", f"{tenant.url}-not", **token),
+        "unknown deployment": cloud.request("GET", f"{tenant.url}/{uuid4()}", **token),
+        "configs": cloud.request("GET", configs, **token),
+        "impossible limit": cloud.request("GET", configs, params={"limit": "x"}, **token),
+    }
+    known = {
+        f"{cloud.auth_url.removesuffix('/v3')}/": "<identity>/",
+        cloud.auth_url: "<identity>",
+        answers["token"].headers["X-Subject-Token"]: "<token>",
+    }
+    for answer in answers.values():
+        known[answer.headers.get("X-Subject-Token", "")] = "<token>"
+
+    def header(text: str) -> str:
+        for value, name in known.items():
+            text = text.replace(value, name) if value else text
+        return text
+
+    return {
+        name: (
+            answer.status_code,
+            {key.lower(): header(value) for key, value in answer.headers.items() if key.lower() not in OWN},
+            shape(answer),
+        )
+        for name, answer in answers.items()
+    }
+
+
+def shape(answer: requests.Response) -> Any:
+    """The keys and types of a body of JSON, any other body as it is."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: of(each) for key, each in sorted(value.items())}
+        return [of(value[0])] if isinstance(value, list) and value else type(value).__name__
+
+    return (
+        of(answer.json()) if answer.headers.get("Content-Type") == "application/json" and answer.text else answer.text
+    )
+
+
+@REAL
+def test_the_simulator_answers_as_it_does(openstack: OpenStack) -> None:
+    """Each answer of a real Keystone and Heat, of either release, has the simulator's status, headers and fields."""
+    with simulated_cloud() as simulated:
+        expected = seen(simulated)
+    found = seen(openstack)
+    assert len(found) > 20
+    assert found == expected
+
+
+@REAL
 def test_rows_written_into_heats_database_read_like_any_others(openstack: OpenStack) -> None:
     """So that a large listing, which the API would take hours to fill, is a real one."""
     tenant = new_tenant(openstack)

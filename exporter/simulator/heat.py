@@ -1,4 +1,4 @@
-"""The orchestration API: software deployments and software configs, as Heat 19 answers."""
+"""The orchestration API: software deployments and software configs, as Heat answers, from 19 to 26."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
-from exporter.simulator.answers import json_answer, page, title
+from exporter.simulator.answers import json_answer, not_found, title
 from exporter.simulator.keystone import MESSAGES, unauthorized
 from exporter.simulator.world import Config, Deployment, Refused, Token, World, timestamp
 
@@ -75,7 +75,7 @@ class Heat:
             handler = getattr(self, methods[request.method])
             response: web.StreamResponse = await handler(request, token, sees, **found)
             return response
-        return page(404)
+        return not_found(request.headers.get("Accept", ""))
 
     @staticmethod
     async def _body(request: web.BaseRequest) -> dict[str, Any]:

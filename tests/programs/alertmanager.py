@@ -19,13 +19,9 @@ class Alertmanager(Service):
 
     name = "alertmanager"
 
-    def __init__(self, config: Json, *, program: str = "alertmanager") -> None:
-        """The configuration is what would stand in its file."""
-        super().__init__(config, program=program)
-
-    def options(self, data: Path) -> list[str]:
+    def options(self, file: Path, data: Path) -> list[str]:
         """Where its data is, and that it is alone."""
-        return [f"--storage.path={data}", "--cluster.listen-address="]
+        return [*super().options(file, data), f"--storage.path={data}", "--cluster.listen-address="]
 
     def alerts(self) -> list[Json]:
         """What it knows of now, with `labels` and `status`."""

@@ -1,12 +1,18 @@
-"""The programs from outside that the tests run, and where to get them.
+"""The programs from outside that the tests run, in two releases: the machine's own and the newest.
 
-Uses nothing but the standard library: `.ci/run` calls this file before anything is installed.
+Uses nothing but the standard library: `.ci/run` calls this module before anything is installed.
 """
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from tests.programs import newer
+
+OLDEST, NEWEST = "oldest", "newest"
+"""The releases: those of Debian 12, installed on the machine, and those of `newer`, in a folder."""
 
 LEFT_OUT = "left out: "
 """How the reason of every skip begins that is due to a missing program."""
@@ -19,6 +25,8 @@ class Program:
     name: str
     files: tuple[str, ...]
     packages: tuple[str, ...]
+    folder: str = ""
+    """Where `newer` has its newest release; none where that is not run."""
 
     @property
     def missing(self) -> list[str]:
@@ -39,13 +47,17 @@ PROGRAMS = {
                 "/etc/heat/api-paste.ini",
             ),
             ("keystone", "heat-api", "heat-engine"),
+            "openstack",
         ),
-        Program("prometheus", ("/usr/bin/prometheus",), ("prometheus",)),
-        Program("promtool", ("/usr/bin/promtool",), ("prometheus",)),
-        Program("alertmanager", ("/usr/bin/prometheus-alertmanager",), ("prometheus-alertmanager",)),
+        Program("prometheus", ("/usr/bin/prometheus",), ("prometheus",), "prometheus"),
+        Program("promtool", ("/usr/bin/promtool",), ("prometheus",), "prometheus"),
+        Program("alertmanager", ("/usr/bin/prometheus-alertmanager",), ("prometheus-alertmanager",), "prometheus"),
         Program("amtool", ("/usr/bin/amtool",), ("prometheus-alertmanager",)),
         Program("curl", ("/usr/bin/curl",), ("curl",)),
-        Program("node_exporter", ("/usr/bin/prometheus-node-exporter",), ("prometheus-node-exporter",)),
+        Program("node_exporter", ("/usr/bin/prometheus-node-exporter",), ("prometheus-node-exporter",), "prometheus"),
+        Program("victoriametrics", ("/usr/bin/victoria-metrics",), ("victoria-metrics",), "prometheus"),
+        Program("python", ("/usr/bin/python3",), ("python3",), "python"),
+        Program("mmdebstrap", (newer.MMDEBSTRAP,), ("mmdebstrap",)),
         Program("buildah", ("/usr/bin/buildah", "/usr/bin/mmdebstrap"), ("buildah", "mmdebstrap")),
         Program("npm", ("/usr/bin/node", "/usr/bin/npm"), ("nodejs", "npm")),
         Program("systemd-analyze", ("/usr/bin/systemd-analyze",), ("systemd",)),
@@ -54,16 +66,40 @@ PROGRAMS = {
 }
 
 
-def require(name: str) -> Program:
+def require(name: str, release: str = OLDEST) -> Program:
     """The program; without it the calling test is skipped, or fails where CI=true: there nothing is left out."""
     import pytest  # here: `.ci/run` has none yet
 
+    try:
+        return find(name, release)
+    except newer.NotMade as missing:
+        reason = f"{LEFT_OUT}{missing}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def releases(name: str) -> list[Any]:
+    """Both releases, as parameters of a fixture or a test.
+
+    The newest bears the mark `newer`, by which its folder is made before the first test begins.
+    """
+    import pytest
+
+    return [OLDEST, pytest.param(NEWEST, marks=pytest.mark.newer(PROGRAMS[name].folder))]
+
+
+def find(name: str, release: str = OLDEST) -> Program:
+    """The program with its files where they are; raises `NotMade` where they are not."""
     program = PROGRAMS[name]
+    if release == NEWEST:
+        try:
+            root = newer.folder(program.folder)
+        except newer.NotMade as missing:
+            raise newer.NotMade(f"{name}, {NEWEST} release: {missing}") from None
+        return replace(program, files=tuple(f"{root}{file}" for file in program.files))
     if program.missing:
-        reason = f"{LEFT_OUT}{name} is missing (Debian: apt-get install {' '.join(program.packages)})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        raise newer.NotMade(f"{name} is missing (Debian: apt-get install {' '.join(program.packages)})")
     return program
 
 

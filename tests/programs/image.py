@@ -3,11 +3,9 @@
 Where the base can't be pulled, one of the same Debian and the same Python is made of Debian's packages. Needs root.
 """
 
-import configparser
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,15 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.programs import newer, pip
 from tests.programs.available import PROGRAMS
 
 ROOT = Path(__file__).parent.parent.parent
 CACHE = ROOT / ".cache" / "image"
 """Keeps the base between runs."""
-
-AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-HANDED_ON = ("index-url", "trusted-host", "proxy", "timeout", "retries")
-"""Settings of the machine's pip that mean the same inside a build."""
 
 Json = Any
 
@@ -81,9 +76,6 @@ def _make(name: str, archive: Path) -> None:
     match = re.fullmatch(r".*:(\d+\.\d+)\.\d+-slim-(\w+)", name)
     assert match is not None, name
     python, release = match.groups()
-    sources = Path("/etc/apt/sources.list.d/debian.sources").read_text()
-    mirror = re.search(r"^URIs: *(\S+)", sources, re.MULTILINE)
-    assert mirror is not None, "the machine's apt sources name no mirror"
     subprocess.run(
         [
             PROGRAMS["buildah"].files[1],
@@ -94,7 +86,7 @@ def _make(name: str, archive: Path) -> None:
             *(f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in ("doc", "man", "locale")),
             release,
             str(archive),
-            f"deb {mirror[1]} {release} main",
+            f"deb {newer.mirror()} {release} main",
         ],
         check=True,
         capture_output=True,
@@ -109,25 +101,6 @@ def _make(name: str, archive: Path) -> None:
         buildah("rm", container)
 
 
-def _settings() -> str:
-    """A pip.conf for builds: the machine's own settings, as far as they hold inside."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True, timeout=60
-    ).stdout
-    found: dict[str, str] = {}
-    for key, value in re.findall(r"^(?:global|install|:env:)\.([\w-]+)='(.*)'$", listed, re.MULTILINE):
-        found[key.removeprefix("default-")] = value
-    parser = configparser.RawConfigParser()
-    parser["global"] = {
-        **{key: found[key] for key in HANDED_ON if key in found},
-        "cert": str(AUTHORITIES),
-    }
-    with tempfile.TemporaryFile("w+") as file:
-        parser.write(file)
-        file.seek(0)
-        return file.read()
-
-
 def build(name: str, *, epoch: int, context: Path = ROOT, arguments: Iterable[str] = ()) -> None:
     """Builds the image from a source tree under a name.
 
@@ -136,7 +109,7 @@ def build(name: str, *, epoch: int, context: Path = ROOT, arguments: Iterable[st
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         settings = Path(folder) / "pip.conf"
-        settings.write_text(_settings())
+        settings.write_text(pip.settings())
         buildah(
             "build",
             "--isolation=chroot",
@@ -147,7 +120,7 @@ def build(name: str, *, epoch: int, context: Path = ROOT, arguments: Iterable[st
             f"--build-arg=SOURCE_DATE_EPOCH={epoch}",
             *(f"--build-arg={argument}" for argument in arguments),
             f"--volume={settings}:/etc/pip.conf:ro",
-            f"--volume={AUTHORITIES}:{AUTHORITIES}:ro",
+            f"--volume={pip.AUTHORITIES}:{pip.AUTHORITIES}:ro",
             f"--tag={name}",
             str(context),
         )

@@ -4,17 +4,19 @@ import base64
 import json
 import os
 import secrets
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+from tests.programs import newer
+from tests.programs.available import NEWEST, OLDEST, find
 from tests.programs.cloud import Cloud
 from tests.programs.process import Process, free_port
 
@@ -81,41 +83,23 @@ auth_uri = {auth_url}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
-    """How the programs of one OpenStack release are called.
-
-    A release that lives in a folder of its own is the same commands behind `chroot`, with the temporary folder
-    mounted into it under the same path.
-    """
-
-    name: str
-    keystone_manage: tuple[str, ...]
-    heat_manage: tuple[str, ...]
-    keystone: tuple[str, ...]
-    """Serves Keystone; `--host` and `--port` are added, OS_KEYSTONE_CONFIG_FILES names the configuration."""
-    heat: tuple[str, ...]
-    """Serves Heat, API and engine in one process; `--config-file` is added."""
-
-
-DEBIAN_12 = Release(
-    name="Keystone 22, Heat 19",
-    keystone_manage=(PYTHON, "/usr/bin/keystone-manage"),
-    heat_manage=(PYTHON, "/usr/bin/heat-manage"),
-    keystone=(PYTHON, "/usr/bin/keystone-wsgi-public"),
-    heat=(PYTHON, "/usr/bin/heat-all"),
-)
+HOST = "127.0.0.1"
+LAUNCHER = Path(__file__).with_name("openstack_newest.py")
+MOUNTED = Path("/srv")
+"""Where the programs of the newest release, which see nothing of the machine but their folder, have ours."""
 
 
 class OpenStack(Cloud):
     """A Keystone and a Heat of one release, from entering the context until leaving it."""
 
-    def __init__(self, release: Release = DEBIAN_12) -> None:
+    def __init__(self, release: str = OLDEST) -> None:
         self.release = release
+        find("openstack", release)
+        self._root = newer.folder("openstack") if release == NEWEST else None
         self._keystone_port = free_port()
         self._heat_port = free_port()
         self._stack = ExitStack()
-        super().__init__(f"http://127.0.0.1:{self._keystone_port}/v3", secrets.token_hex(8))
+        super().__init__(f"http://{HOST}:{self._keystone_port}/v3", secrets.token_hex(8))
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -127,7 +111,7 @@ class OpenStack(Cloud):
             self.heat = stack.enter_context(self._serve_heat())
             self.keystone.ready(self.auth_url)
             self._create_services()
-            self.heat.ready(f"http://127.0.0.1:{self._heat_port}/")
+            self.heat.ready(f"http://{HOST}:{self._heat_port}/")
             self._stack = stack.pop_all()
         return self
 
@@ -138,16 +122,28 @@ class OpenStack(Cloud):
 
     # --- start
 
+    def _seen(self, name: str = "") -> str:
+        """The path of our folder, or of a file in it, as the programs have it."""
+        return str((self.folder if self._root is None else MOUNTED) / name)
+
+    def _run(self, name: str, *command: str, **environment: str) -> Process:
+        """Starts a Python program of the release."""
+        python = [PYTHON, *command]
+        if self._root is not None:
+            python = newer.inside(self._root, *python, mounts=[(self.folder, str(MOUNTED))])
+        return Process(name, python, self.folder, **environment)
+
     def _configure(self) -> None:
         self._service_password = secrets.token_hex(8)
         values = {
-            "folder": self.folder,
+            "folder": self._seen(),
             "auth_url": self.auth_url,
             "heat_port": self._heat_port,
             "password": self._service_password,
         }
         (self.folder / "keystone.conf").write_text(KEYSTONE_CONF.format(**values))
         (self.folder / "heat.conf").write_text(HEAT_CONF.format(**values))
+        shutil.copy(LAUNCHER, self.folder)
         for repository in ("fernet", "credential"):
             # What `keystone-manage fernet_setup` and `credential_setup` do, each of which takes seconds to start.
             (self.folder / repository).mkdir(mode=0o700)
@@ -157,18 +153,18 @@ class OpenStack(Cloud):
                 key.chmod(0o600)
 
     def _create_databases(self) -> None:
-        release, config = self.release, ("--config-file", str(self.folder / "keystone.conf"))
-        heat = (*release.heat_manage, "--config-file", str(self.folder / "heat.conf"), "db_sync")
+        keystone = ("/usr/bin/keystone-manage", "--config-file", self._seen("keystone.conf"))
+        heat = ("/usr/bin/heat-manage", "--config-file", self._seen("heat.conf"))
         with (
-            Process("heat-db-sync", heat, self.folder) as heat_sync,
-            Process("keystone-db-sync", (*release.keystone_manage, *config, "db_sync"), self.folder) as keystone_sync,
+            self._run("heat-db-sync", *heat, "db_sync") as heat_sync,
+            self._run("keystone-db-sync", *keystone, "db_sync") as keystone_sync,
         ):
             keystone_sync.wait()
             # Heat checks tokens at the internal endpoint.
             urls = (item for kind in ("public", "internal") for item in (f"--bootstrap-{kind}-url", self.auth_url))
-            bootstrap = (*release.keystone_manage, *config, "bootstrap", "--bootstrap-region-id", "RegionOne", *urls)
-            with Process(
-                "keystone-bootstrap", bootstrap, self.folder, OS_BOOTSTRAP_PASSWORD=self.admin_password
+            bootstrap = (*keystone, "bootstrap", "--bootstrap-region-id", "RegionOne", *urls)
+            with self._run(
+                "keystone-bootstrap", *bootstrap, OS_BOOTSTRAP_PASSWORD=self.admin_password
             ) as bootstrapping:
                 bootstrapping.wait()
             heat_sync.wait()
@@ -178,14 +174,18 @@ class OpenStack(Cloud):
                 connection.execute("pragma journal_mode=wal")
 
     def _serve_keystone(self) -> Process:
-        address = ("--host", "127.0.0.1", "--port", str(self._keystone_port))
-        config = str(self.folder / "keystone.conf")
-        command = (*self.release.keystone, *address)
-        return Process("keystone", command, self.folder, OS_KEYSTONE_CONFIG_FILES=config)
+        port = str(self._keystone_port)
+        command = ["/usr/bin/keystone-wsgi-public", "--host", HOST, "--port", port]
+        if self.release == NEWEST:
+            command = [self._seen(LAUNCHER.name), "keystone", HOST, port]
+        return self._run("keystone", *command, OS_KEYSTONE_CONFIG_FILES=self._seen("keystone.conf"))
 
     def _serve_heat(self) -> Process:
-        command = (*self.release.heat, "--config-file", str(self.folder / "heat.conf"))
-        heat = Process("heat", command, self.folder)
+        config = self._seen("heat.conf")
+        command = ["/usr/bin/heat-all", "--config-file", config]
+        if self.release == NEWEST:
+            command = [self._seen(LAUNCHER.name), "heat", HOST, str(self._heat_port), config]
+        heat = self._run("heat", *command)
         heat.patience = 1.0  # it waits for its clients, who wait for nothing
         return heat
 
@@ -202,7 +202,7 @@ class OpenStack(Cloud):
             "service_id": service_id,
             "interface": "public",
             "region_id": "RegionOne",
-            "url": f"http://127.0.0.1:{self._heat_port}/v1/$(project_id)s",
+            "url": f"http://{HOST}:{self._heat_port}/v1/$(project_id)s",
         }
         self._identity("POST", "/endpoints", json={"endpoint": endpoint})
         self._forget_tokens()  # the catalog they were issued with has no Heat yet

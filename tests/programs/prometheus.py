@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.programs.available import PROGRAMS
+from tests.programs.available import OLDEST, find
 from tests.programs.process import eventually
 from tests.programs.service import Service
 
@@ -34,7 +34,7 @@ class Prometheus(Service):
         rule_files: Iterable[Path] = (),
         alertmanagers: Iterable[str] = (),
         features: Iterable[str] = (),
-        program: str = "prometheus",
+        release: str = OLDEST,
     ) -> None:
         """Scrapes every `interval`, which is also the longest that a scrape may take; rules go by the same clock.
 
@@ -46,12 +46,13 @@ class Prometheus(Service):
             "scrape_configs": list(scrape_configs),
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
         }
-        super().__init__(config, program=program)
+        super().__init__(config, release=release)
         self._features = tuple(features)
 
-    def options(self, data: Path) -> list[str]:
+    def options(self, file: Path, data: Path) -> list[str]:
         """Where its data is, and what it is to do besides."""
-        return [f"--storage.tsdb.path={data}", *(f"--enable-feature={feature}" for feature in self._features)]
+        features = (f"--enable-feature={feature}" for feature in self._features)
+        return [*super().options(file, data), f"--storage.tsdb.path={data}", *features]
 
     def api(self, path: str, **parameters: str) -> Json:
         """The data of an answer of `/api/v1/<path>`; a refused request raises with what Prometheus said."""
@@ -98,15 +99,20 @@ class Prometheus(Service):
         return answer
 
 
-def promtool(*arguments: str, stdin: bytes = b"") -> tuple[int, str]:
-    """Exit code and output (both streams) of a promtool call."""
-    command = [PROGRAMS["promtool"].files[0], *arguments]
-    done = subprocess.run(
-        command, check=False, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
-    )
-    return done.returncode, done.stdout.decode(errors="replace")
+@dataclass(frozen=True, slots=True)
+class Promtool:
+    """The promtool of a release."""
 
+    release: str = OLDEST
 
-def check_metrics(exposition: bytes) -> tuple[int, str]:
-    """What `promtool check metrics` says of a page in the text format: 0 means nothing to complain about."""
-    return promtool("check", "metrics", stdin=exposition)
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str]:
+        """Exit code and output (both streams) of a call."""
+        command = [find("promtool", self.release).files[0], *arguments]
+        done = subprocess.run(
+            command, check=False, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+        )
+        return done.returncode, done.stdout.decode(errors="replace")
+
+    def check_metrics(self, exposition: bytes) -> tuple[int, str]:
+        """What `promtool check metrics` says of a page in the text format: 0 means nothing to complain about."""
+        return self("check", "metrics", stdin=exposition)

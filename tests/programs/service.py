@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import yaml
 
-from tests.programs.available import PROGRAMS
+from tests.programs.available import OLDEST, find
 from tests.programs.process import Process, free_port, session
 
 Json = Any
@@ -18,13 +18,13 @@ class Service:
     """Such a program, from entering the context until leaving it."""
 
     name: str
-    """What its files and its log are called."""
+    """What it is called among the programs; its files and its log too."""
     process: Process
 
-    def __init__(self, config: Json, *, program: str) -> None:
+    def __init__(self, config: Json, *, release: str = OLDEST) -> None:
         """The configuration is what would stand in its file."""
         self._config = config
-        self._program = PROGRAMS[program].files[0]
+        self.program = find(self.name, release).files[0]
         self._http = session()
         self._stack = ExitStack()
         self.address = f"127.0.0.1:{free_port()}"
@@ -34,9 +34,9 @@ class Service:
         """Where it answers."""
         return f"http://{self.address}"
 
-    def options(self, data: Path) -> list[str]:
-        """The flags that are its own; it may keep its data in this folder."""
-        raise NotImplementedError
+    def options(self, file: Path, data: Path) -> list[str]:
+        """Its flags: it reads this file, and may keep its data in this folder."""
+        return [f"--config.file={file}", f"--web.listen-address={self.address}"]
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -44,8 +44,8 @@ class Service:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{self.name}-")))
             file = folder / f"{self.name}.yml"
             file.write_text(yaml.safe_dump(self._config))
-            command = [self._program, f"--config.file={file}", f"--web.listen-address={self.address}"]
-            self.process = stack.enter_context(Process(self.name, [*command, *self.options(folder / "data")], folder))
+            command = [self.program, *self.options(file, folder / "data")]
+            self.process = stack.enter_context(Process(self.name, command, folder))
             self.process.ready(f"{self.url}/-/ready")
             self._stack = stack.pop_all()
         return self

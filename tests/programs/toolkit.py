@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tests.programs.available import PROGRAMS
+from tests.programs.available import OLDEST, find
 from tests.programs.process import Process, eventually, free_port
 
 TIMEOUT = 20.0
@@ -64,8 +64,8 @@ def ask(
 class WebProgram:
     """One of the two with a web configuration file, from entering the context until leaving it."""
 
-    def __init__(self, program: str, config: Path, folder: Path) -> None:
-        """`program` is `node_exporter` or `ours`; the latter finds no cloud, which is no matter here."""
+    def __init__(self, program: str, config: Path, folder: Path, *, release: str = OLDEST) -> None:
+        """`program` is `node_exporter` (of a release) or `ours`; the latter finds no cloud, which is no matter here."""
         self.program = program
         folder.mkdir(exist_ok=True)
         environment = {"OS_AUTH_URL": "http://127.0.0.1:9/v3", "OS_USERNAME": "nobody", "OS_PASSWORD": "nothing"}
@@ -73,7 +73,7 @@ class WebProgram:
         if program == "node_exporter":
             self._port = free_port()
             command = [
-                PROGRAMS["node_exporter"].files[0],
+                find("node_exporter", release).files[0],
                 "--collector.disable-defaults",
                 f"--web.listen-address=127.0.0.1:{self._port}",
             ]
