@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -19,10 +18,6 @@ from tests.programs.simulator import simulated_cloud
 # How long something takes is never asserted.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
-
-# How long an example takes says something of the machine only.
-hypothesis.settings.register_profile("here", deadline=None)
-hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture(scope="session", params=[*releases("openstack"), "simulator"])

@@ -19,7 +19,7 @@ from release.chart import CHART
 from tests.programs.available import require
 from tests.programs.helm import KEPT, NAMESPACE, VALUES, Helm, RefusedError, kept, only, require_helm
 from tests.programs.pod import contents, workload
-from tests.programs.prometheus import promtool
+from tests.programs.prometheus import Promtool
 from tests.queries import RULES, groups, rules
 
 ROOT = Path(__file__).parent.parent
@@ -363,7 +363,7 @@ def test_rules_can_be_changed(renderings: dict[str, list[Json]], tmp_path: Path)
     require("promtool")
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump(rule["spec"]))
-    status, output = promtool("check", "rules", "--lint=all", "--lint-fatal", str(file))
+    status, output = Promtool()("check", "rules", "--lint=all", "--lint-fatal", str(file))
     assert status == 0, output
 
 

@@ -20,7 +20,7 @@ from tests.programs import compose
 from tests.programs.available import require
 from tests.programs.compose import FILE, OVERRIDE, YOUNGER, Stack, mounts, published, running, services
 from tests.programs.process import eventually
-from tests.programs.prometheus import promtool
+from tests.programs.prometheus import Promtool
 from tests.queries import example, groups
 
 ROOT = Path(__file__).parent.parent
@@ -130,7 +130,7 @@ def test_prometheus_gets_the_rules(tmp_path: Path):
     assert found["/etc/prometheus/rules.yml"] == ROOT / "prometheus" / "rules.yml"
     for target, source in found.items():
         (tmp_path / Path(target).name).symlink_to(source)
-    status, output = promtool("check", "config", str(tmp_path / "prometheus.yml"))
+    status, output = Promtool()("check", "config", str(tmp_path / "prometheus.yml"))
     assert status == 0, output
     assert "SUCCESS: 1 rule files found" in output
 

@@ -32,7 +32,7 @@ from tests.pages import PAGES, ROOT, Block, anchors, blocks, inline, links, rows
 from tests.programs.available import PROGRAMS, require
 from tests.programs.installed import simulated
 from tests.programs.process import Process, eventually, session
-from tests.programs.prometheus import promtool
+from tests.programs.prometheus import Promtool
 from tests.queries import SAMPLES, complaints, names, recorded, rules
 
 NAME = "heat-deployment-exporter"
@@ -387,7 +387,7 @@ def prometheus_configuration(text: str, folder: Path) -> None:
         assert [Path(name).name for name in content["rule_files"]] == ["heat-deployment.yml"]
         content["rule_files"] = [str(ROOT / "prometheus" / "rules.yml")]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(content))
-    status, output = promtool("check", "config", str(folder / "prometheus.yml"))
+    status, output = Promtool()("check", "config", str(folder / "prometheus.yml"))
     assert status == 0, output
 
 
@@ -395,7 +395,7 @@ def rule_file(text: str, folder: Path) -> None:
     """promtool accepts it."""
     require("promtool")
     (folder / "rules.yml").write_text(text)
-    status, output = promtool("check", "rules", str(folder / "rules.yml"))
+    status, output = Promtool()("check", "rules", str(folder / "rules.yml"))
     assert status == 0, output
 
 
@@ -511,9 +511,9 @@ def test_every_key_has_its_example(key: Key):
 
 
 @pytest.mark.parametrize("block", blocks("promql"), ids=identify)
-def test_queries_can_be_asked(block: Block):
+def test_queries_can_be_asked(block: Block, promtool: Promtool):
     """A real parser of PromQL reads the block, and every family and recorded series in it exists."""
-    assert not complaints([block.text])
+    assert not complaints(promtool, [block.text])
     assert names(block.text) <= SAMPLES
     assert recorded(block.text) <= set(rules("record"))
 
