@@ -121,12 +121,14 @@ async def test_once_fails_when_one_project_does(cloud: Cloud, config_file: Path)
 
 
 BAD_CONFIG = """
+colour: red
 refresh: {intervall: 1m, interval: 0}
 limits: {servers: many, concurrency: 0}
 clouds: [{cloud: x, refresh: {interval: soon}, projects: 5}]
 """
 COMPLAINTS = (
-    "refresh.intervall: unknown key",
+    "colour: unknown key; expected one of refresh, limits, ",
+    "refresh.intervall: unknown key; did you mean refresh.interval?",
     "refresh.interval: ",
     "limits.servers: expected",
     "limits.concurrency: ",
