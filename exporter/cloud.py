@@ -22,7 +22,7 @@ from exporter.clock import Clock
 from exporter.config import Cloud, Config, NamedProject
 from exporter.errors import RAISE, AnswerError, DeadlineError, InternalError, RefreshError
 from exporter.exposition import Block
-from exporter.families import CONFIGS, DURATIONS, FINISHED, PROBLEMS, SERVERS
+from exporter.families import CONFIGS, DURATIONS, FAMILIES, FINISHED, PROBLEMS, SERVERS
 from exporter.finishes import Finishes
 from exporter.fold import FoldOptions, server_filter
 from exporter.gate import Gate
@@ -112,6 +112,7 @@ class CloudWatch:
                 servers=config.limits.servers if SERVERS in stage.families else 0,
                 problems=config.limits.problems if PROBLEMS in stage.families else 0,
                 configs=bool(config.limits.configs) and CONFIGS in stage.families,
+                tables=frozenset(each.table for each in FAMILIES if each.table and each.name in stage.families),
                 finishes=not stage.families.isdisjoint((FINISHED, DURATIONS)),
                 admits=server_filter(config.servers.include, config.servers.exclude),
             ),

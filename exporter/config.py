@@ -419,18 +419,29 @@ def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from key_paths(inner, f"{path}[]." if many else f"{path}.")
 
 
+def keys_of(model: type[BaseModel], section: str) -> list[str]:
+    """The names of the keys of a section of such a file, by its path in the way of `key_paths`."""
+    split = (path.rpartition(".") for path in key_paths(model))
+    return [name for before, _, name in split if before == section]
+
+
+# A word of six letters is not taken for one with which it has four in common.
+_ALIKE: Final = 0.75
+
+
 def _meant(loc: Sequence[int | str]) -> str:
-    """Which key an unknown one was probably meant to be: one of its name elsewhere, or one like it beside it."""
-    parts = [str(part) for part in loc if not isinstance(part, int)]
-    path = ".".join(parts).replace("clouds.", "clouds[].")
-    section, _, name = path.rpartition(".")
-    known = {key: key.rpartition(".") for key in key_paths(Config)}
+    """Which key an unknown one was probably meant to be: one of its name elsewhere, or one like it beside it; where
+    there is none, those that may stand there."""
+    *above, name = map(str, loc)
+    section = ".".join(part for part in above if not part.isdecimal() and part not in _BRANCHES)
+    section = section.replace("clouds", "clouds[]").replace("projects", "projects[]")
     # A cloud's own section has the same keys as that for all clouds, which comes first.
-    if elsewhere := next((key for key, (_, _, last) in known.items() if last == name), None):
+    if elsewhere := next((key for key in key_paths(Config) if key.rpartition(".")[2] == name), None):
         return f"; did you mean {elsewhere}?"
-    beside = {last: key for key, (before, _, last) in known.items() if before == section}
-    alike = get_close_matches(name, beside, n=1)
-    return f"; did you mean {beside[alike[0]]}?" if alike else ""
+    beside = keys_of(Config, section) or list(NamedProject.model_fields)
+    if alike := get_close_matches(name, beside, n=1, cutoff=_ALIKE):
+        return f"; did you mean {section}{'.' if section else ''}{alike[0]}?"
+    return f"; expected one of {', '.join(beside)}"
 
 
 _SHOULD: Final = re.compile(r"^\w+ should (be|have) ")

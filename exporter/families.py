@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from exporter.finishes import FINAL, Ledger
 from exporter.records import REJECTIONS
-from exporter.snapshot import ACTIONS, STATUSES, Distribution, Snapshot, Tally
+from exporter.snapshot import ACTIONS, STATUSES, Distribution, Snapshot, Table, Tally
 from exporter.state import CONDITIONS, REMOVAL_REASONS, ExporterState, ProjectState
 
 Kind = Literal["gauge", "counter", "histogram", "gaugehistogram"]
@@ -45,6 +45,8 @@ class Family:
     stability: Stability = "STABLE"
     exemplars: bool = False
     """Whether samples may carry exemplars, which only OpenMetrics shows; a counter's values are Tallies then."""
+    table: Table | None = None
+    """The table of a Snapshot that is filled for this family alone; None: it has none that can be spared."""
 
     @property
     def all_labels(self) -> tuple[str, ...]:
@@ -207,6 +209,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         " integer one.",
         labels=("action",),
         rows=_singles(lambda snapshot: snapshot.code_distribution),
+        table="code_distribution",
     ),
     Family(
         name="heat_software_deployment_status_codes",
@@ -216,6 +219,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         " An IN_PROGRESS deployment shows its last run's code.",
         labels=("status", "deploy_status_code"),
         rows=_pairs(lambda snapshot: snapshot.codes),
+        table="codes",
     ),
     Family(
         name="heat_software_deployment_age_seconds",
@@ -224,6 +228,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         help="Distribution of the time since creation of the software deployments, when the listing was asked for.",
         labels=("status",),
         rows=_singles(lambda snapshot: snapshot.ages),
+        table="ages",
     ),
     Family(
         name="heat_software_deployment_state_age_seconds",
@@ -233,6 +238,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         " deployments, when the listing was asked for.",
         labels=("status",),
         rows=_singles(lambda snapshot: snapshot.state_ages),
+        table="state_ages",
     ),
     Family(
         name="heat_software_deployment_oldest_change_timestamp_seconds",
@@ -241,6 +247,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         help="The earliest last change among the software deployments with this status and action, Unix time.",
         labels=("status", "action"),
         rows=_pairs(lambda snapshot: snapshot.oldest_changes),
+        table="oldest_changes",
     ),
     Family(
         name="heat_software_deployment_newest_change_timestamp_seconds",
@@ -249,6 +256,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         help="The latest last change among the software deployments with this status and action, Unix time.",
         labels=("status", "action"),
         rows=_pairs(lambda snapshot: snapshot.newest_changes),
+        table="newest_changes",
     ),
     Family(
         name=PROBLEMS,

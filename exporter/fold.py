@@ -29,6 +29,7 @@ from exporter.snapshot import (
     OTHER,
     REASON_LENGTH,
     STATUSES,
+    TABLES,
     UNDOCUMENTED_LIMIT,
     ConfigName,
     Distribution,
@@ -36,6 +37,7 @@ from exporter.snapshot import (
     ProblemRow,
     ServerRow,
     Snapshot,
+    Table,
 )
 from exporter.steps import sorted_in_steps
 
@@ -68,6 +70,8 @@ class FoldOptions:
     """Whether to count by config."""
     finishes: bool = False
     """Whether to look for what has finished."""
+    tables: frozenset[Table] = TABLES
+    """Which tables to fill; what only others need is not even looked at."""
     admits: Callable[[str | None], bool] | None = None
     """Which server ids count at all; None: all of them."""
 
@@ -230,6 +234,11 @@ class Fold:
         self._now = _EPOCH + timedelta(seconds=asked_at)
         self._bounds = tuple(timedelta(seconds=bound) for bound in options.age_bounds)
         self._stuck_after = timedelta(seconds=options.stuck_after)
+        self._codes = not options.tables.isdisjoint(("codes", "code_distribution"))
+        self._changes = options.finishes or not options.tables.isdisjoint(
+            ("state_ages", "oldest_changes", "newest_changes")
+        )
+        """Whether it matters when deployments changed that are not IN_PROGRESS, nor rows of their own."""
         self._cells: dict[tuple[str | None, str | None], _Cell] = {}
         self._troubled: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
@@ -355,20 +364,42 @@ class Fold:
         self._duplicates -= other.listed
 
     def _count(self, cell: _Cell, status: str | None, group: list[Deployment]) -> None:
-        now = self._now
+        options, now = self._options, self._now
         cell.count += len(group)
-        if created := [now - record.creation_time for record in group if record.creation_time is not None]:
+        if "ages" in options.tables and (
+            created := [now - record.creation_time for record in group if record.creation_time is not None]
+        ):
             created.sort()
             cell.ages.add(created)
-        options = self._options
+        if self._changes or status == "IN_PROGRESS":
+            self._count_changes(cell, status, group)
+        if options.problems and status == "FAILED":
+            self._failed.add([(now - at, each) for each in group if (at := each.updated_time or each.creation_time)])
+        if options.configs:
+            self._count_configs(cell.configs, group)
+        if self._codes:
+            self._count_codes(cell.codes, group)
+        if options.servers:
+            servers = [record.server_id or "" for record in group]
+            cell.servers.update(servers)
+            if status == "FAILED":
+                self._troubled.update(servers)
+
+    def _count_changes(self, cell: _Cell, status: str | None, group: list[Deployment]) -> None:
+        options, now = self._options, self._now
         changed = [now - time for record in group if (time := record.updated_time or record.creation_time) is not None]
         if changed:
             changed.sort()
-            cell.state_ages.add(changed)
-            cell.spread(changed[-1], changed[0])
+            if "state_ages" in options.tables:
+                cell.state_ages.add(changed)
+            cell.spread(
+                changed[-1] if "oldest_changes" in options.tables else None,
+                changed[0] if "newest_changes" in options.tables else None,
+            )
             if status == "IN_PROGRESS" and (stuck := len(changed) - bisect_left(changed, self._stuck_after)):
                 cell.stuck += stuck
-                self._count_stuck(group)
+                if options.servers or options.problems or options.configs:
+                    self._count_stuck(group)
         if options.finishes:
             self._sightings.add(
                 status,
@@ -377,21 +408,15 @@ class Fold:
                 timeless=len(changed) < len(group),
                 revisited=self._revisited,
             )
-        if options.problems and status == "FAILED":
-            self._failed.add([(now - at, each) for each in group if (at := each.updated_time or each.creation_time)])
-        if options.configs:
-            self._count_configs(cell.configs, group)
+
+    @staticmethod
+    def _count_codes(counts: Counter[int | str], group: list[Deployment]) -> None:
         # Few distinct values to a batch, so what they mean is worked out once for each.
         codes = Counter(
             [None if (outputs := record.output_values) is None else outputs.deploy_status_code for record in group]
         )
         for code, count in codes.items():
-            cell.codes[exit_code(code)] += count
-        if options.servers:
-            servers = [record.server_id or "" for record in group]
-            cell.servers.update(servers)
-            if status == "FAILED":
-                self._troubled.update(servers)
+            counts[exit_code(code)] += count
 
     def _count_stuck(self, group: list[Deployment]) -> None:
         """Count those of a group that are stuck where each is one of its own."""
@@ -402,7 +427,8 @@ class Fold:
             if (at := record.updated_time or record.creation_time) is not None and at <= since
         ]
         records = [record for _, record in keyed]
-        self._troubled.update(record.server_id or "" for record in records)
+        if self._options.servers:
+            self._troubled.update(record.server_id or "" for record in records)
         if self._options.problems:
             self._stuck.add(keyed)
         if self._options.configs:
@@ -436,7 +462,7 @@ class Fold:
                 if source.count:
                     target.setdefault(status, _Ages(self._bounds)).merge(source)
             stuck[action] += cell.stuck
-            if status in ("COMPLETE", "FAILED"):
+            if "code_distribution" in self._options.tables and status in ("COMPLETE", "FAILED"):
                 integers = {code: count for code, count in cell.codes.items() if isinstance(code, int)}
                 if integers:
                     code_counts[action].update(integers)
@@ -450,7 +476,7 @@ class Fold:
             servers_withheld=withheld,
             problems=problems,
             problems_withheld=self._failed.size + self._stuck.size - len(problems) if self._options.problems else 0,
-            codes=_code_labels(cells),
+            codes=_code_labels(cells) if "codes" in self._options.tables else {},
             code_distribution={
                 action: _code_distribution(self._options.code_bounds, counts) for action, counts in code_counts.items()
             },

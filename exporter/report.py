@@ -130,14 +130,14 @@ def _project(watch: ProjectWatch) -> dict[str, Any]:
 
 
 def summarize(fleet: Fleet, *, to: TextIO, output: Output = "table") -> bool:
-    """Tell there how it went, a table's complaints on stderr; whether everything succeeded."""
+    """Tell there how it went, what makes it no success on stderr beside a table; whether everything succeeded."""
     if output == "json":
         to.write(f"{json.dumps(document(fleet))}\n")
         to.flush()
         return not complaints(fleet)
+    console = _console(to)
     if list(fleet.watches()):
-        _console(to).print(table(fleet))
-    console = _console(sys.stderr)
+        console.print(table(fleet))
     for cloud in fleet.clouds.values():
         if cloud.state.admin_token:
             line = (
@@ -146,6 +146,7 @@ def summarize(fleet: Fleet, *, to: TextIO, output: Output = "table") -> bool:
             )
             console.print(_text(line), highlight=False)
     found = complaints(fleet)
+    console = _console(sys.stderr)
     for line in found:
         console.print(_text(line), highlight=False)
     return not found

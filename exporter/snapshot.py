@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby, zip_longest
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar, get_args
 
 STATUSES: Final = ("COMPLETE", "IN_PROGRESS", "FAILED")
 ACTIONS: Final = ("CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME")
 # So many values beside the documented ones keep their names, the others are together as OTHER.
 UNDOCUMENTED_LIMIT: Final = 20
+Table = Literal["ages", "state_ages", "codes", "code_distribution", "oldest_changes", "newest_changes"]
+TABLES: Final[frozenset[Table]] = frozenset(get_args(Table))
+"""The fields of a Snapshot that are of use to one family each, and filled for it alone."""
 OTHER: Final = "other"
 REASON_LENGTH: Final = 1000
 

@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from exporter.config import Loader
+from exporter.config import Loader, keys_of
 from exporter.errors import ConfigError
 from exporter.tls import CIPHERS, CURVES, Certificate, server_context
 
@@ -360,7 +360,8 @@ def _explain(error: ValidationError) -> list[str]:
                 path += ("." if path else "") + _shown(part)
         match each["type"]:
             case "extra_forbidden":
-                message = "unknown key"
+                section = ".".join(map(str, each["loc"][:-1]))
+                message = f"unknown key; expected one of {', '.join(keys_of(WebConfig, section))}"
             case "value_error":
                 message = str(each["ctx"]["error"])
             case "literal_error":

@@ -9,7 +9,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, PlainValidator, ValidationError
 
 from exporter.fold import FoldOptions, server_filter
-from exporter.snapshot import ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot
+from exporter.snapshot import TABLES, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot, Table
 
 DOCUMENTED_STATUSES = {"COMPLETE", "IN_PROGRESS", "FAILED"}
 DOCUMENTED_ACTIONS = {"CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME"}
@@ -127,6 +127,9 @@ class Rules:
     servers: int = 10000
     problems: int = 0
     configs: int = 0
+    finishes: bool = False
+    tables: frozenset[Table] = TABLES
+    """Which of the tables that one family each has are wanted."""
     names: tuple[tuple[str, tuple[str, str]], ...] = ()
     """Of configs, by their id."""
     include: tuple[str, ...] = ()
@@ -141,6 +144,8 @@ class Rules:
             servers=self.servers,
             problems=self.problems,
             configs=bool(self.configs),
+            finishes=self.finishes,
+            tables=self.tables,
             admits=server_filter(self.include, self.exclude),
         )
 
@@ -278,7 +283,7 @@ def count(items: list[Any], rules: Rules, *, asked_at: float = ASKED_AT, respons
     def unix(when: datetime) -> float:
         return float(Fraction(_microseconds(when - epoch), 10**6))
 
-    return Snapshot(
+    snapshot = Snapshot(
         asked_at=asked_at,
         deployments=deployments,
         stuck=stuck,
@@ -299,6 +304,7 @@ def count(items: list[Any], rules: Rules, *, asked_at: float = ASKED_AT, respons
         duplicates=duplicates,
         response_bytes=response_bytes,
     )
+    return replace(snapshot, **{table: {} for table in TABLES - rules.tables})
 
 
 def fields_of(snapshot: Snapshot) -> dict[str, Any]:

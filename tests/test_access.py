@@ -23,6 +23,7 @@ from tests.harness import (
     SECOND,
     Authority,
     Cloud,
+    Front,
     Hands,
     Hold,
     Samples,
@@ -512,6 +513,58 @@ async def test_the_name_in_the_certificate_is_checked(cloud: Cloud, tmp_path: Pa
         found = page.cells("heat_refresh_failures_total", "project", "api", "reason")
         assert found == {(FIRST, "orchestration", "tls"): 1, (SECOND, "orchestration", "tls"): 1}
         assert wrong.paths == []
+
+
+async def test_each_cloud_has_its_own_authority(cloud: Cloud, tmp_path: Path):
+    """Clouds side by side go each by the `cacert` of its own entry: two over TLS with different authorities and one
+    without TLS are refreshed on and on, while two whose authority is another cloud's fail with `tls`, in Keystone and
+    in Heat, and not one request of theirs gets through."""
+    red, blue = Authority(tmp_path, "red"), Authority(tmp_path, "blue")
+    plain = cloud.entry()
+
+    def over(front: Front, authority: Authority) -> dict[str, Any]:
+        return {**plain, "auth": {**plain["auth"], "auth_url": f"{front.url}/v3"}, "cacert": str(authority.file)}
+
+    async with (
+        tls_front(cloud.simulator, red) as red_front,
+        tls_front(cloud.simulator, blue) as blue_front,
+        tls_front(cloud.simulator, blue) as unreached,
+    ):
+        heat = f"{unreached.url}/heat/v1/%(project_id)s"
+        entries = {
+            "plain": plain,
+            "red": over(red_front, red),
+            "blue": over(blue_front, blue),
+            "wrong": over(unreached, red),
+            "wrong-heat": {**plain, "cacert": str(red.file), "orchestration_endpoint_override": heat},
+        }
+        cloud.write(None, **entries)
+        good = ("plain", "red", "blue")
+        async with cloud.exporter(configuration(clouds=[{"cloud": name} for name in entries])) as exporter:
+
+            def refreshed(page: Samples, name: str) -> float:
+                return page.get("heat_refreshes_total", cloud=name, project=FIRST) or 0
+
+            page = await exporter.when(
+                lambda page: bool(
+                    page.get("heat_discovery_up", cloud="wrong") == 0
+                    and page.get("heat_up", cloud="wrong-heat", project=FIRST) == 0
+                    and page.get("heat_up", cloud="wrong-heat", project=SECOND) == 0
+                    and all(refreshed(page, name) for name in good)
+                )
+            )
+            before = {name: refreshed(page, name) for name in good}
+            page = await exporter.when(lambda page: all(refreshed(page, name) >= before[name] + 3 for name in good))
+        for name in good:
+            assert page.cells("heat_up", "project", cloud=name) == {FIRST: 1, SECOND: 1}
+            assert page.value("heat_discovery_up", cloud=name) == 1
+        found = page.cells("heat_discovery_failures_total", "cloud", "api", "reason")
+        assert found.keys() == {("wrong", "identity", "tls")}
+        found = page.cells("heat_refresh_failures_total", "cloud", "api", "reason")
+        assert found.keys() == {("wrong-heat", "orchestration", "tls")}
+        for front in (red_front, blue_front):
+            assert f"/heat/v1/{cloud.project().id}/software_deployments" in front.paths
+        assert unreached.paths == []
 
 
 # -- proxies

@@ -121,12 +121,14 @@ async def test_once_fails_when_one_project_does(cloud: Cloud, config_file: Path)
 
 
 BAD_CONFIG = """
+colour: red
 refresh: {intervall: 1m, interval: 0}
 limits: {servers: many, concurrency: 0}
 clouds: [{cloud: x, refresh: {interval: soon}, projects: 5}]
 """
 COMPLAINTS = (
-    "refresh.intervall: unknown key",
+    "colour: unknown key; expected one of refresh, limits, ",
+    "refresh.intervall: unknown key; did you mean refresh.interval?",
     "refresh.interval: ",
     "limits.servers: expected",
     "limits.concurrency: ",
@@ -216,6 +218,30 @@ async def test_check_says_what_is_wrong(cloud: Cloud):
     assert "forbidden: " in done.stderr
     assert "cloud 'locked': auth: " in done.stderr
     assert "wrong-4711" not in done.stderr
+
+
+async def test_an_administrator_s_token_is_told_with_the_table(cloud: Cloud):
+    """Whoever keeps `check`'s table, or `once`'s on stderr, has below it that a token is an admin's; JSON has it as a
+    key. Nothing of it is among the metrics of `once`, and the status is that of success."""
+    for name in (FIRST, SECOND):
+        cloud.deploy(project=name)
+    cloud.write(cloud.entry(user="admin"))
+    config_file = cloud.configure()
+    checked, once, told = await asyncio.gather(
+        run("check", "--config.file", config_file, *QUIET),
+        run("once", "--config.file", config_file, *QUIET),
+        run("check", "--config.file", config_file, "--output", "json", *QUIET),
+    )
+    assert (checked.status, once.status, told.status) == (0, 0, 0)
+    assert (checked.stderr, told.stderr) == ("", "")
+    for shown in (checked.stdout, once.stderr):
+        *_, last = shown.splitlines()
+        assert table(shown).keys() >= {FIRST, SECOND}
+        assert last.startswith("cloud 'sim': its token shows other projects' deployments, as an admin's does; ")
+        assert "reader" in last
+    assert Samples.of(once.stdout).value("heat_cloud_admin_token", cloud="sim") == 1
+    assert "its token" not in once.stdout
+    assert [each["admin_token"] for each in json.loads(told.stdout)["clouds"]] == [True]
 
 
 # -- JSON for programs

@@ -207,6 +207,8 @@ TOO_LONG = "expected a duration of at most 292y, not "
 RISING = "expected upper bounds in rising order, each once"
 PATTERN = "expected a regular expression: "
 REPEAT = "nothing to repeat at position 0"
+TOP = "expected one of refresh, limits, thresholds, buckets, metrics, names, shard, clouds"
+OF_REFRESH = "expected one of interval, timeout, silence, stale_after, share, slow_after, discovery"
 TWICE = "expected a different name for each cloud: "
 NO_IDS = "expected at least one server's id; without this key all servers count"
 EITHER = "expected either ids, or include and exclude: ids name every server that counts"
@@ -231,9 +233,29 @@ NO_FAMILY = "expected the name of a metric family, or a pattern of some: "
         ),
         ("clouds: [{limits: {series: 1}}]", ["clouds[0].limits.series: unknown key; did you mean limits.series?"]),
         ("clouds: [{thresholds: {stuck_after: 1h}}]", ["clouds[0].thresholds: unknown key; did you mean thresholds?"]),
-        ("clouds: [{projects: [{name: a, domain: b, id: c}]}]", ["clouds[0].projects[0].id: unknown key"]),
-        ("1: 2", ["[1]: unknown key"]),
-        ('"a\\nb": 1', ["'a\\nb': unknown key"]),
+        (
+            "clouds: [{servers: {exlude: [a]}}]",
+            ["clouds[0].servers.exlude: unknown key; did you mean clouds[].servers.exclude?"],
+        ),
+        (
+            "clouds: [{projects: [{name: a, domain: b, nmae: c}]}]",
+            ["clouds[0].projects[0].nmae: unknown key; did you mean clouds[].projects[].name?"],
+        ),
+        # Nothing is like them.
+        (
+            "clouds: [{projects: [{name: a, domain: b, id: c}]}]",
+            ["clouds[0].projects[0].id: unknown key; expected one of name, domain"],
+        ),
+        ("colour: red", [f"colour: unknown key; {TOP}"]),
+        ("1: 2", [f"[1]: unknown key; {TOP}"]),
+        ('"a\\nb": 1', [f"'a\\nb': unknown key; {TOP}"]),
+        ("metrics: {only: [a]}", ["metrics.only: unknown key; expected one of include, exclude"]),
+        ("refresh: {1: 2}", [f"refresh[1]: unknown key; {OF_REFRESH}"]),
+        (
+            "clouds: [{region: a}]",
+            ["clouds[0].region: unknown key; expected one of name, cloud, projects, servers, refresh, limits"],
+        ),
+        ("clouds: [{}, {refresh: {rate: 1}}]", [f"clouds[1].refresh.rate: unknown key; {OF_REFRESH}"]),
         # Sections.
         ("refresh: 5", ["refresh: expected keys with their values, not 5"]),
         ("refresh:", ["refresh: expected keys with their values, not None"]),
@@ -338,7 +360,7 @@ NO_FAMILY = "expected the name of a metric family, or a pattern of some: "
                 "refresh.share: expected less than or equal to 1, not 2",
                 f"clouds[0].projects[0]: {PROJECT}1",
                 "clouds[0].projects[1].domain: expected this key as well",
-                "x: unknown key",
+                f"x: unknown key; {TOP}",
             ],
         ),
     ],
@@ -425,7 +447,10 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     path.write_text("clouds: []\nx: 1", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load(path)
-    assert str(caught.value).split("\n") == [f"{path}: clouds: expected at least one cloud", f"{path}: x: unknown key"]
+    assert str(caught.value).split("\n") == [
+        f"{path}: clouds: expected at least one cloud",
+        f"{path}: x: unknown key; {TOP}",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "bytes"])

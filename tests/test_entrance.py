@@ -20,7 +20,7 @@ from exporter.errors import ConfigError
 from exporter.fleet import Fleet
 from exporter.serve import Address, listening
 from exporter.web import Server
-from exporter.webconfig import RateLimit
+from exporter.webconfig import RateLimit, WebConfig
 from tests import harness
 from tests.harness import Authority, Cloud, Exporter, Samples, configuration, eventually, run, scraper, serving
 
@@ -302,6 +302,6 @@ async def test_a_broken_file_is_refused_at_the_start(cloud: Cloud, command: str)
     complaints = [line for line in done.stderr.splitlines() if str(file) in line]
     assert complaints == [
         f"{file}: basic_auth_users.alice: expected a bcrypt hash, such as `htpasswd -nBC 10 ''` makes",
-        f"{file}: users: unknown key",
+        f"{file}: users: unknown key; expected one of {', '.join(WebConfig.model_fields)}",
     ]
     assert "Traceback" not in done.stderr

@@ -317,13 +317,14 @@ async def test_an_ordinary_cloud_has_no_administrator_s_token(cloud: Cloud, caps
 
 
 async def test_check_names_an_administrator_s_token(cloud: Cloud):
-    """`check` says beside its table, whatever is logged, that a token shows too much, and what to use instead; it is no
+    """`check` says under its table, whatever is logged, that a token shows too much, and what to use instead; it is no
     failure."""
     fill(cloud)
     cloud.write(cloud.entry(user="admin"))
     done = await run("check", "--config.file", cloud.configure(), "--log.level", "error")
     assert done.status == 0, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if "admin's" in line]
+    assert done.stderr == ""
+    (line,) = [line for line in done.stdout.splitlines() if "admin's" in line]
     assert "'sim'" in line
     assert "reader" in line
 

@@ -15,7 +15,7 @@ from exporter.fold import Fold, server_filter
 from exporter.listing import Batch
 from exporter.names import ConfigTally, Names, named
 from exporter.records import Deployment, Rejection, salvage
-from exporter.snapshot import ConfigName, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot
+from exporter.snapshot import TABLES, ConfigName, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot, Table
 from tests import oracle
 from tests.oracle import Rules
 
@@ -413,6 +413,90 @@ def test_a_crowd_counts_as_the_plain_way_says(seed: int, size: int, rules: Rules
     found = named(fold.finish(response_bytes=7), fold.tally(), names, configs=rules.configs)
     expected = oracle.count(items, rules, asked_at=ASKED_AT, response_bytes=7)
     assert oracle.fields_of(found) == oracle.fields_of(expected)
+
+
+LEFT_OUT = [frozenset({table}) for table in sorted(TABLES)] + [
+    frozenset[Table](("codes", "code_distribution")),
+    frozenset[Table](("oldest_changes", "newest_changes")),
+    TABLES,
+]
+
+
+@pytest.mark.parametrize("left_out", LEFT_OUT, ids=lambda tables: "+".join(sorted(tables)))
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    rest=st.sampled_from((Rules(servers=10, problems=20, configs=3), Rules(servers=0), Rules(problems=7, servers=0))),
+)
+def test_a_table_left_out_is_empty_and_the_others_are_as_ever(
+    left_out: frozenset[Table], seed: int, rest: Rules
+) -> None:
+    """What a family that nobody wants would need is in no cell and in no table, and nothing else changes by that: what
+    is stuck, problems and servers are counted as ever."""
+    items = list(crowd(seed))
+    rules = replace(rest, tables=TABLES - left_out)
+    fold = fold_of(items[:200], items[200:], rules=rules)
+    found = named(fold.finish(), fold.tally(), Names(), configs=rules.configs)
+    expected = oracle.count(items, rules, asked_at=ASKED_AT)
+    assert oracle.fields_of(found) == oracle.fields_of(expected)
+    assert not any(getattr(found, table) for table in left_out)
+    for cell in fold._cells.values():
+        assert not ("ages" in left_out and cell.ages.count)
+        assert not ("state_ages" in left_out and cell.state_ages.count)
+        assert not ("oldest_changes" in left_out and cell.oldest is not None)
+        assert not ("newest_changes" in left_out and cell.newest is not None)
+        assert not (left_out >= {"codes", "code_distribution"} and cell.codes)
+        assert not (rules.servers == 0 and cell.servers)
+    assert not (rules.servers == 0 and fold._troubled)
+
+
+ALWAYS = {"id", "status", "action"}
+TIMES = {"creation_time", "updated_time"}
+NOTHING = Rules(servers=0, tables=frozenset())
+LOOKED_AT: dict[str, tuple[Rules, set[str]]] = {
+    "nothing": (NOTHING, set()),
+    "ages": (replace(NOTHING, tables=frozenset({"ages"})), {"creation_time"}),
+    "state ages": (replace(NOTHING, tables=frozenset({"state_ages"})), TIMES),
+    "oldest changes": (replace(NOTHING, tables=frozenset({"oldest_changes"})), TIMES),
+    "newest changes": (replace(NOTHING, tables=frozenset({"newest_changes"})), TIMES),
+    "codes": (replace(NOTHING, tables=frozenset({"codes"})), {"output_values"}),
+    "the codes' distribution": (replace(NOTHING, tables=frozenset({"code_distribution"})), {"output_values"}),
+    "servers": (replace(NOTHING, servers=5), {"server_id"}),
+    "configs": (replace(NOTHING, configs=5), {"config_id"}),
+    "finishes": (replace(NOTHING, finishes=True), {*TIMES, "config_id"}),
+}
+"""By what alone is wanted: what is read of a deployment that is COMPLETE."""
+
+
+@pytest.mark.parametrize("status", ["COMPLETE", "FAILED", "IN_PROGRESS"])
+@pytest.mark.parametrize(("rules", "expected"), LOOKED_AT.values(), ids=LOOKED_AT.keys())
+def test_what_nobody_wants_is_not_looked_at(rules: Rules, expected: set[str], status: str) -> None:
+    """Of no deployment is anything read but what the families that are wanted need; of one that is IN_PROGRESS also
+    when it changed, for the landing page says what is stuck."""
+    looked_at: set[str] = set()
+
+    class Watched(Deployment, frozen=True, gc=False):
+        def __getattribute__(self, name: str) -> Any:
+            looked_at.add(name)
+            return super().__getattribute__(name)
+
+    def watched(number: int) -> Deployment:
+        return Watched(
+            id=str(number),
+            server_id="web",
+            config_id="c",
+            status=status,
+            action="CREATE",
+            creation_time=NOW - timedelta(days=1),
+            updated_time=NOW - timedelta(hours=2) if number % 2 else None,
+        )
+
+    fold = Fold(rules.options(), asked_at=ASKED_AT, names=Names())
+    fold.add(Batch([watched(number) for number in range(1500)], []))
+    assert fold.finish().deployments == {(status, "CREATE"): 1500}
+    fold.tally(), fold.sighted()
+    also = TIMES if status == "IN_PROGRESS" else set()
+    assert looked_at.intersection(Deployment.__struct_fields__) == ALWAYS | expected | also
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import gzip
 import json
+import re
 import select
 import socket
 import time
@@ -19,9 +20,10 @@ import pytest
 from aiohttp import web
 
 from exporter.exposition import CONTENT_TYPES
+from exporter.families import CONFIG_NAMES, FAMILIES, PROBLEMS, SERVER_NAMES, SERVERS, Family
 from exporter.fold import Fold
 from exporter.listing import Batch, ListingDecoder
-from exporter.snapshot import ACTIONS, STATUSES
+from exporter.snapshot import ACTIONS, STATUSES, TABLES, Snapshot
 from tests import harness
 from tests.harness import (
     FIRST,
@@ -402,6 +404,65 @@ async def test_09_families_left_out_cost_nothing(cloud: Cloud):
     assert "\nheat_software_deployment_" not in text
     assert "# TYPE heat_software_deployment_" not in text
     assert f"\n{DEPLOYMENTS}{{" in text
+
+
+SUFFIX = "(_bucket|_g?count|_g?sum)?"
+NAMES_OF = {SERVERS: (SERVER_NAMES,), PROBLEMS: (CONFIG_NAMES,)}
+"""The names of what has rows of its own go with the rows."""
+DATA_FAMILIES = [family for family in FAMILIES if family.scope == "data"]
+
+
+@pytest.mark.parametrize("left_out", DATA_FAMILIES, ids=lambda family: family.name)
+async def test_09_one_family_left_out(cloud: Cloud, left_out: Family):
+    """Whichever family of the cloud's data is left out: nothing is counted for it alone, and every other one says what
+    it says otherwise, to the letter."""
+    servers = [cloud.world.add_server(cloud.project().id) for _ in range(3)]
+    for number in range(40):
+        cloud.deploy(
+            server=servers[number % 3],
+            status=("COMPLETE", "FAILED", "IN_PROGRESS")[number % 3],
+            action=ACTIONS[number % 5],
+            code=number % 4 or None,
+        )
+    hands = Hands(wall=time.time() + 600)  # long enough to be stuck
+
+    async def found(**metrics: list[str]) -> tuple[Snapshot, set[str]]:
+        settings = configuration(metrics=metrics, thresholds={"stuck_after": "1m"}, refresh=ONCE)
+        async with cloud.fleet(settings, clock=hands.clock) as fleet:
+            await fleet.once()
+            snapshot = watch_of(fleet).state.snapshot
+            assert snapshot is not None
+            return snapshot, {
+                line
+                for family in DATA_FAMILIES
+                for line in fleet.page.plain("text").decode().splitlines()
+                if re.match(rf"(# \w+ )?{family.name}{SUFFIX}[{{ ]", line)
+            }
+
+    (whole, everything), (snapshot, others) = await found(), await found(exclude=[left_out.name])
+    names = "|".join((left_out.name, *NAMES_OF.get(left_out.name, ())))
+    assert others == {line for line in everything if not re.match(rf"(# \w+ )?({names}){SUFFIX}[{{ ]", line)}
+    assert others < everything
+    assert {table for table in TABLES if getattr(whole, table) and not getattr(snapshot, table)} == (
+        {left_out.table} if left_out.table else set()
+    )
+
+
+async def test_09_without_the_clouds_data_next_to_nothing_is_kept(cloud: Cloud):
+    """Where only `heat_up` is wanted, what is known of a listing is how many deployments are in which state."""
+    for number in range(6):
+        cloud.deploy(status=("COMPLETE", "FAILED", "IN_PROGRESS")[number % 3], code=number)
+    async with cloud.fleet(configuration(metrics={"include": ["heat_up"]})) as fleet:
+        await fleet.once()
+        snapshot = watch_of(fleet).state.snapshot
+    assert snapshot is not None
+    assert snapshot.total == 7
+    assert snapshot == Snapshot(
+        asked_at=snapshot.asked_at,
+        deployments=snapshot.deployments,
+        stuck=snapshot.stuck,
+        response_bytes=snapshot.response_bytes,
+    )
 
 
 async def test_10_gone_deployments_and_servers_are_forgotten(cloud: Cloud):

@@ -114,8 +114,12 @@ async def test_the_watchdog_of_another_process_is_left_alone():
         await asyncio.wait_for(Notifier(environment).alive(), DEADLINE)
 
 
-async def test_sockets_that_are_handed_over(cloud: Cloud, tmp_path: Path):
-    """With --web.systemd-socket it serves the sockets that it was given, of TCP and of Unix, and no other address."""
+@pytest.mark.parametrize("by", ["flag", "variable"])
+async def test_sockets_that_are_handed_over(cloud: Cloud, tmp_path: Path, by: str):
+    """With --web.systemd-socket, or its variable, it serves the sockets that it was given, of TCP and of Unix, and no
+    other address."""
+    if by == "variable":
+        cloud.monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_WEB_SYSTEMD_SOCKET", "true")
     path = str(tmp_path / "web.sock")
     with (
         socket.create_server(("127.0.0.1", 0)) as first,
@@ -130,7 +134,7 @@ async def test_sockets_that_are_handed_over(cloud: Cloud, tmp_path: Path):
         async with (
             started(
                 "serve",
-                "--web.systemd-socket",
+                *(["--web.systemd-socket"] if by == "flag" else []),
                 *arguments,
                 before=handing_over(first, second),
                 pass_fds=(first.fileno(), second.fileno()),

@@ -50,7 +50,7 @@ def test_a_configuration_of_an_earlier_release(path: Path) -> None:
         now = values(path)
     except ConfigError as error:
         for line in str(error).splitlines():
-            assert re.search(r"\S+: .*(did you mean|use) \S+", line), line
+            assert re.search(r"\S+: .*(did you mean|use|expected one of) \S+", line), line
     else:
         before = json.loads(path.with_suffix(".json").read_text())
         assert list(lost(before, now)) == []

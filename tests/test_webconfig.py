@@ -110,8 +110,11 @@ def test_several_curves_are_noted(folder: Path):
 
 
 REFUSED = {
-    "nonsense: 1": "nonsense: unknown key",
-    "tls_server_config: {cert: x, kez: y}": "tls_server_config.kez: unknown key",
+    "nonsense: 1": (
+        "nonsense: unknown key; expected one of tls_server_config, http_server_config, rate_limit, basic_auth_users"
+    ),
+    "tls_server_config: {cert: x, kez: y}": "tls_server_config.kez: unknown key; expected one of cert, key, ",
+    "rate_limit: {intervall: 1s}": "rate_limit.intervall: unknown key; expected one of interval, burst",
     "tls_server_config: {cert_file: server.pem}": "tls_server_config: expected key_file or key as well",
     "tls_server_config: {key: x}": "tls_server_config: expected cert_file or cert as well",
     "tls_server_config: {cert_file: none, key_file: server.key}": "tls_server_config.cert_file: can't read ",

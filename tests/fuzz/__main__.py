@@ -18,8 +18,12 @@ from tests import fuzz
 
 def main() -> None:
     """Fuzz."""
+    usage = f"{__doc__}\nTargets: {', '.join(fuzz.TARGETS)}"
+    if sys.argv[1:2] == ["--help"]:
+        print(usage)
+        return
     if len(sys.argv) < 2 or sys.argv[1] not in fuzz.TARGETS:
-        sys.exit(f"{__doc__}\nTargets: {', '.join(fuzz.TARGETS)}")
+        sys.exit(usage)
     name, *arguments = sys.argv[1:]
     if not any(each.startswith("-seed=") for each in arguments):
         arguments.append(f"-seed={random.randrange(1, 2**31)}")
