@@ -339,8 +339,8 @@ TROUBLE = {
 
 
 def test_alerts_arrive_and_resolve(scene: Scene):
-    """Trouble with deployments, credentials, access, configuration and the exporter is told to the webhook, by both ways
-    of scraping, with links that lead somewhere; and when it is over, that is told too."""
+    """Trouble with deployments, credentials, access, configuration and the exporter is told to the webhook, by both
+    ways of scraping, with links that lead somewhere; and when it is over, that is told too."""
     webhook = scene.webhook
     for name, labels in TROUBLE.items():
         for job in JOBS[:2]:
