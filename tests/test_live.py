@@ -23,7 +23,7 @@ from aiohttp import web
 from exporter.simulator import Deployment, Plan, Simulator, build
 from tests.programs.alertmanager import Alertmanager, Webhook
 from tests.programs.available import require
-from tests.programs.process import Process, eventually, free_port, session
+from tests.programs.process import Process, eventually, free_port
 from tests.programs.prometheus import Prometheus
 from tests.programs.simulator import running
 from tests.queries import (
@@ -95,13 +95,9 @@ class Scene:
         ]
         file.write_text(yaml.safe_dump(settings))
         os.kill(self.exporter.pid, signal.SIGHUP)
-        with session() as http:
-
-            def watched() -> bool:
-                page = http.get(f"http://{self.address}/metrics", params={"name[]": "heat_projects"}, timeout=30).text
-                return set(re.findall('cloud="(.*?)"', page)) == set(clouds)
-
-            eventually(watched, what="the clouds of the page")
+        self.prometheus.wait_until(
+            'heat_discovery_up{job="heat"}', lambda found: {each.labels["cloud"] for each in found} == set(clouds)
+        )
 
     def trouble(self, *, refused: Collection[str] = (), identity: bool = True) -> None:
         """From now on the listings of these projects are refused, and without `identity` so is Keystone altogether.
