@@ -16,7 +16,6 @@ import yaml
 
 import prometheus
 from exporter.families import FAMILIES
-from tests.pages import rows
 from tests.programs.available import require
 from tests.programs.prometheus import promtool
 from tests.queries import DASHBOARDS, ROOT, RULES, SAMPLES, complaints, example, groups, names, recorded, rules
@@ -278,9 +277,9 @@ def test_pages_name_alerts_that_exist():
 def test_ways_to_be_missing_are_run():
     """Each alert that docs/alerting.md has for a way to be missing is waited for in the chain that runs."""
     source = (ROOT / "tests" / "test_live.py").read_text()
-    table = rows(prometheus.PAGE, "fault")
-    told = [name for _, cell in table for name in re.findall(r"`(\w+)`", cell)]
-    assert len(told) >= len(table) > 5
+    cells = re.findall(r"^\| [^|]+ \| (`HeatDeployment[^|]+) \|$", prometheus.PAGE.read_text(), re.MULTILINE)
+    told = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert len(told) >= len(cells) > 5
     for name in told:
         assert f'"firing", "{name}"' in source or f'alertname="{name}", alertstate="firing"' in source, name
 
