@@ -32,6 +32,23 @@ def test_every_table_is_on_a_page() -> None:
         assert len([page for page in PAGES if f"<!-- begin {name} -->" in page.read_text()]) == 1, name
 
 
+def test_what_a_few_servers_spare_is_told_alike() -> None:
+    """README and docs/scaling.md have the same table of `servers.ids`, each with its command, and docs/configuration.md
+    the same figures in a sentence."""
+    tables = []
+    for page in ("README.md", "docs/scaling.md"):
+        text = (ROOT / page).read_text()
+        (table,) = re.findall(r"^ *\| \| whole listing \|.*\n(?: *\|.*\n)+", text, re.MULTILINE)
+        tables.append([line.strip() for line in table.splitlines()])
+        assert "python -m bench.servers" in text
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 4
+    cells = re.fullmatch(r"\| real Heat 19 \| ([\d.]+) MB in (.+ s) \| (.+ kB) in (.+ s) \|", tables[0][2])
+    assert cells is not None
+    sentence = f"real Heat 19 {cells[3]} and {cells[4]} instead of {float(cells[1]):.0f} MB and {cells[2]}"
+    assert sentence in " ".join((ROOT / "docs" / "configuration.md").read_text().split())
+
+
 def test_every_family_is_documented() -> None:
     """Every metric family is in docs/metrics.md; the README's overview and all other pages name none that is not."""
     text = (ROOT / "docs" / "metrics.md").read_text()

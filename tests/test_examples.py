@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import _jsonnet
 import click
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -140,6 +141,35 @@ def flags_are_known(words: Iterable[str], told: str) -> None:
             assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", told), word
 
 
+THANOS = {
+    "sidecar": {"prometheus.url", "tsdb.path", "objstore.config-file", "grpc-address", "http-address"},
+    "query": {"endpoint", "query.replica-label", "http-address", "grpc-address"},
+    "store": {"data-dir", "objstore.config-file", "grpc-address", "http-address"},
+    "compact": {
+        "wait",
+        "data-dir",
+        "objstore.config-file",
+        "retention.resolution-raw",
+        "retention.resolution-5m",
+        "retention.resolution-1h",
+    },
+}
+"""Commands of Thanos 0.39 with some of their flags, as its documentation has them: it is not there to be asked."""
+
+OBJECT_STORE = {"bucket", "endpoint", "region", "access_key", "secret_key", "insecure", "http_config"}
+"""Keys of Thanos' configuration of an S3 object store."""
+
+MIMIR_LIMITS = {
+    "accept_ha_samples",
+    "compactor_blocks_retention_period",
+    "ingestion_burst_size",
+    "ingestion_rate",
+    "max_global_exemplars_per_user",
+    "max_global_series_per_user",
+}
+"""Some of Mimir's limits of a tenant, as its documentation has them."""
+
+
 def own_command(arguments: list[str]) -> None:
     """The exporter's own parser takes these arguments; nothing is run."""
     try:
@@ -220,6 +250,15 @@ def helm(command: Command) -> None:
                 found = found[part]
 
 
+def thanos(command: Command) -> None:
+    """It is a command of Thanos, with flags that this one has."""
+    name, *flags = command.words[1:]
+    for flag in flags:
+        match = re.fullmatch(r"--([a-z0-9.-]+)(=.+)?", flag)
+        assert match, flag
+        assert match[1] in THANOS[name], flag
+
+
 def exporter(command: Command) -> None:
     """The exporter's own parser takes it."""
     known_variables(command.variables)
@@ -236,6 +275,7 @@ CHECKED: Mapping[str, Callable[[Command], None]] = {
     "pre-commit": pre_commit,
     "python": python,
     "python3": python,
+    "thanos": thanos,
 }  # fmt: skip
 """What is to be said against a command of a program."""
 
@@ -409,25 +449,78 @@ def alertmanager_configuration(text: str, folder: Path) -> None:
 
 
 def manifest(text: str, folder: Path) -> None:
-    """It has what every object of Kubernetes has; ours runs a command that there is, and is asked at paths that are."""
+    """It is an object of Kubernetes, and one of its own kinds fits to its schema; a pod has the volumes that it mounts,
+    and runs commands that there are."""
     content = yaml.safe_load(text)
     assert re.fullmatch(r"([a-z0-9.]+/)?v\d\w*", content["apiVersion"])
     assert re.fullmatch(r"[a-z0-9.-]+", content["metadata"]["name"])
+    if content["apiVersion"] in ("v1", "apps/v1"):
+        kubernetes_validate.validate(content, "1.31", strict=True)
     template = content.get("spec", {}).get("template")
     if template is None:
         return
     labels, selected = template["metadata"]["labels"], content["spec"]["selector"]["matchLabels"]
     assert selected.items() <= labels.items()
     volumes = {each["name"] for each in template["spec"].get("volumes", [])}
+    volumes |= {each["metadata"]["name"] for each in content["spec"].get("volumeClaimTemplates", [])}
     for container in template["spec"]["containers"]:
-        if NAME not in container["image"]:
-            continue
-        own_command(container["args"])
         assert {each["name"] for each in container["volumeMounts"]} <= volumes
-        ports = {each["name"] for each in container["ports"]}
-        for probe, path in (("livenessProbe", "/-/healthy"), ("readinessProbe", "/-/ready")):
-            assert container[probe]["httpGet"]["path"] == path
-            assert container[probe]["httpGet"]["port"] in ports
+        image = container["image"].partition(":")[0].rpartition("/")[2]
+        CONTAINERS[image](container)
+
+
+def own_container(container: Mapping[str, Any]) -> None:
+    """The exporter's own parser takes its arguments, and it is asked at paths that are there."""
+    own_command(container["args"])
+    ports = {each["name"] for each in container["ports"]}
+    for probe, path in (("livenessProbe", "/-/healthy"), ("readinessProbe", "/-/ready")):
+        assert container[probe]["httpGet"]["path"] == path
+        assert container[probe]["httpGet"]["port"] in ports
+
+
+def prometheus_container(container: Mapping[str, Any]) -> None:
+    """A real Prometheus takes its arguments, as far as to look for its configuration, which is not there."""
+    assert unstarted(*container["args"]).startswith("Error loading config")
+    assert "unknown long flag" in unstarted(*container["args"], "--storage.tsdb.min-block-durations=2h")
+
+
+def unstarted(*arguments: str) -> str:
+    """Why Prometheus does not start with these arguments, its configuration in a folder that is none."""
+    nowhere = [re.sub("^(--config.file)=", r"\1=/dev/null", each) for each in arguments]
+    command = [require("prometheus").files[0], "--log.format=json", *nowhere]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert done.returncode in (1, 2), done.stderr
+    last = done.stderr.splitlines()[-1]
+    return str(json.loads(last)["msg"]) if last.startswith("{") else last
+
+
+def thanos_container(container: Mapping[str, Any]) -> None:
+    """Its arguments are flags of Thanos."""
+    thanos(Command({}, ["thanos", *container["args"]]))
+
+
+CONTAINERS: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
+    NAME: own_container,
+    "prometheus": prometheus_container,
+    "thanos": thanos_container,
+}
+"""What is to be said against a container, by its image's name."""
+
+
+def object_store(text: str, folder: Path) -> None:
+    """It is what Thanos needs to know of an object store that speaks S3, and names keys that it has."""
+    content = yaml.safe_load(text)
+    assert content.keys() == {"type", "config"}
+    assert content["type"] == "S3"
+    assert {"bucket", "endpoint"} <= content["config"].keys() <= OBJECT_STORE
+
+
+def mimir_overrides(text: str, folder: Path) -> None:
+    """It names limits that Mimir has."""
+    content = yaml.safe_load(text)
+    assert content.keys() == {"overrides"}
+    for limits in content["overrides"].values():
+        assert limits.keys() <= MIMIR_LIMITS
 
 
 def chart_values(text: str, folder: Path) -> None:
@@ -454,6 +547,8 @@ KINDS = (
     Kind(frozenset({"apiVersion"}), manifest),
     Kind(frozenset({"scrape_configs", "remote_write", "global", "rule_files"}), prometheus_configuration),
     Kind(frozenset({"groups"}), rule_file),
+    Kind(frozenset({"type"}), object_store),
+    Kind(frozenset({"overrides"}), mimir_overrides),
     Kind(frozenset({"route", "receivers"}), alertmanager_configuration),
     Kind(frozenset({"openstack", "serviceMonitor", "web"}), chart_values),
     Kind(frozenset(WebConfig.model_fields), web_configuration),
@@ -478,6 +573,58 @@ def test_yaml_is_read_by_what_it_is_for(block: Block, tmp_path: Path):
     """Each YAML block is accepted by the program whose file it is, in every document."""
     for text in re.split(r"^---$", block.text, flags=re.MULTILINE):
         kind_of(yaml.safe_load(text))(text, tmp_path)
+
+
+def test_blocks_of_what_comes_after_one_prometheus_fit_together():
+    """On docs/scaling.md the sidecar asks the Prometheus beside it and ships its blocks, which that one leaves alone;
+    the querier asks the Service of these pods and merges by a label that tells them apart; Mimir's limits are those of
+    the tenant that is sent to, and let the largest fleet that was measured through."""
+    page = ROOT / "docs" / "scaling.md"
+    texts = [yaml.safe_load(block.text) for block in blocks("yaml") if block.page == page]
+    scraping, sending = (next(each for each in texts if key in each) for key in ("global", "remote_write"))
+    (workload,) = (each for each in texts if each.get("kind") == "StatefulSet")
+    (service,) = (each for each in texts if each.get("kind") == "Service")
+    (overrides,) = (each["overrides"] for each in texts if "overrides" in each)
+    prometheus, sidecar = workload["spec"]["template"]["spec"]["containers"]
+    own, beside = (arguments(each["args"]) for each in (prometheus, sidecar))
+    assert own["--storage.tsdb.min-block-duration"] == own["--storage.tsdb.max-block-duration"] == "2h"
+    assert own["--storage.tsdb.path"] == beside["--tsdb.path"]
+    mounts = [{each["mountPath"]: each["name"] for each in one["volumeMounts"]} for one in (prometheus, sidecar)]
+    assert mounts[0][own["--storage.tsdb.path"]] == mounts[1][beside["--tsdb.path"]]
+    assert str(Path(own["--config.file"]).parent) in mounts[0]
+    assert str(Path(beside["--objstore.config-file"]).parent) in mounts[1]
+    assert beside["--prometheus.url"] == f"http://127.0.0.1:{prometheus['ports'][0]['containerPort']}"
+
+    said = [
+        command for block in blocks("sh") if block.page == page for line in lines(block) for command in parsed(line)
+    ]
+    querier, gateway, compactor = (command.words for command in said if command.program == "thanos")
+    (label,) = (word.partition("=")[2] for word in querier if word.startswith("--query.replica-label="))
+    variable = scraping["global"]["external_labels"][label].strip("${}")
+    assert variable in {each["name"] for each in prometheus["env"]}
+    assert "expand-external-labels" in own["--enable-feature"].split(",")
+    (port,) = service["spec"]["ports"]
+    assert service["metadata"]["name"] == workload["spec"]["serviceName"]
+    assert service["spec"]["selector"] == workload["spec"]["selector"]["matchLabels"]
+    assert port["port"] == sidecar["ports"][0]["containerPort"]
+    assert f"--endpoint=dnssrv+_{port['name']}._tcp.{service['metadata']['name']}" in querier
+    for words in (gateway, compactor):
+        assert f"--objstore.config-file={beside['--objstore.config-file']}" in words
+
+    (remote,) = sending["remote_write"]
+    limits = overrides[remote["headers"]["X-Scope-OrgID"]]
+    (series,) = (
+        int(cells[1].split()[0].replace(",", "")) for cells in rows(page, "what") if cells[0].startswith("series")
+    )
+    assert limits["max_global_series_per_user"] >= 2 * series
+    assert limits["ingestion_rate"] >= series / int(scraping["scrape_configs"][0]["scrape_interval"].removesuffix("s"))
+    assert limits["ingestion_burst_size"] >= limits["ingestion_rate"]
+    assert remote["send_exemplars"] is bool(limits["max_global_exemplars_per_user"])
+
+
+def arguments(words: Iterable[str]) -> dict[str, str]:
+    """Flags with their values."""
+    return {flag: value for flag, _, value in (word.partition("=") for word in words)}
 
 
 @pytest.mark.parametrize("key", [*keys(WebConfig)], ids=lambda key: key.path)

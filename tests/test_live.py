@@ -6,10 +6,12 @@ at once, which nobody should do, under jobs of their own.
 
 import json
 import math
+import os
 import re
+import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +44,10 @@ JOBS = ("heat", "heat-projects", "heat-exporter")
 BUSY, QUIET, BROKEN, LEAVING, CLOSING = "web-frontend", "quiet", "broken", "leaving", "closing"
 """Projects: one where things happen, one where only the tests do, one with senseless answers, one whose role goes,
 one that is disabled."""
+
+DROPPED, SHRUNK = "dropped", "shrunk"
+"""Clouds beside the one that things happen in: one that a reload takes out of the configuration, and one that is put
+back with fewer projects than it had."""
 
 TIMES = {"__rate_interval": "61s", "__interval": "1m", "__range": "1m"}
 
@@ -78,6 +84,20 @@ class Scene:
     webhook: Webhook
     stuck: Deployment
     failed: list[Deployment]
+
+    def reload(self, clouds: Mapping[str, list[str] | None]) -> None:
+        """From now on the exporter watches these clouds, of each all projects or those that are listed."""
+        file = self.exporter.log.parent / "exporter.yaml"
+        settings = yaml.safe_load(file.read_text())
+        settings["clouds"] = [
+            {"name": name, "cloud": "simulator", **({"projects": projects} if projects else {})}
+            for name, projects in clouds.items()
+        ]
+        file.write_text(yaml.safe_dump(settings))
+        os.kill(self.exporter.pid, signal.SIGHUP)
+        self.prometheus.wait_until(
+            'heat_discovery_up{job="heat"}', lambda found: {each.labels["cloud"] for each in found} == set(clouds)
+        )
 
     def trouble(self, *, refused: Collection[str] = (), identity: bool = True) -> None:
         """From now on the listings of these projects are refused, and without `identity` so is Keystone altogether.
@@ -129,7 +149,11 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     settings = {
         "refresh": {"interval": "1s", "discovery": "1s", "timeout": "15s", "silence": "15s"},
         "limits": {"requests_per_second": 1000, "servers": 1},
-        "clouds": [{"name": "sim", "cloud": "simulator"}],
+        "clouds": [
+            {"name": "sim", "cloud": "simulator"},
+            {"name": DROPPED, "cloud": "simulator", "projects": ["billing"]},
+            {"name": SHRUNK, "cloud": "simulator", "projects": ["billing", QUIET]},
+        ],
     }
     (folder / "exporter.yaml").write_text(yaml.safe_dump(settings))
     (folder / "rules.yml").write_text(quick(RULES.read_text()))
@@ -312,8 +336,8 @@ TROUBLE = {
 
 
 def test_alerts_arrive_and_resolve(scene: Scene):
-    """Trouble with deployments, credentials, access and the exporter is told to the webhook, by both ways of scraping,
-    with links that lead somewhere; and when it is over, that is told too."""
+    """Trouble with deployments, credentials, access, configuration and the exporter is told to the webhook, by both
+    ways of scraping, with links that lead somewhere; and when it is over, that is told too."""
     webhook = scene.webhook
     for name, labels in TROUBLE.items():
         for job in JOBS[:2]:
@@ -351,6 +375,16 @@ def test_alerts_arrive_and_resolve(scene: Scene):
     for job in ("heat", "heat-exporter"):
         webhook.wait_until("firing", "HeatDeploymentProjectGone", job=job, cloud="sim")
     scene.prometheus.wait_until('ALERTS{alertname="HeatDeploymentProjectDisabled", alertstate="firing"}')
+
+    # The configuration: a cloud is taken out; another is too, and comes back without one of its projects.
+    # Neither is counted as a removal: what counts them goes with the cloud.
+    scene.reload({"sim": None})
+    scene.reload({"sim": None, SHRUNK: [QUIET]})
+    for job in ("heat", "heat-exporter"):
+        webhook.wait_until("firing", "HeatDeploymentCloudMissing", job=job, cloud=DROPPED)
+    webhook.wait_until("firing", "HeatDeploymentProjectMissing", job="heat", cloud=SHRUNK, project="billing")
+    for job in ("heat", "heat-exporter"):
+        assert webhook.latest("HeatDeploymentCloudMissing", job=job, cloud="sim") is None
 
     # The exporter: gone, and back at its address, but the identity service is down then.
     scene.exporter.stop()

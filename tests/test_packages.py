@@ -164,6 +164,8 @@ def test_the_sdist_has_what_the_tests_need(packages: Packages):
         "SECURITY.md",
     }
     shipped = {"Dockerfile", ".dockerignore", "deploy/image/healthy.py", ".github/workflows/release.yml"}
+    shipped |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "deploy" / "systemd").iterdir()}
+    assert "deploy/systemd/heat-deployment-exporter.socket" in shipped
     assert needed | shipped | {"exporter/__init__.py", "release/sbom.py", "pyproject.toml", "README.md"} <= names
     assert [
         name for name in names if re.search(r"(^|/)(\.venv|\.git|\.cache|__pycache__|dist)(/|$)|\.pyc$", name)

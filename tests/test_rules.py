@@ -4,6 +4,9 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,111 @@ def test_every_alert_has_its_cases():
     assert fires == set(ALERTS)
     assert resolves == set(ALERTS)
     assert silent == set(ALERTS)
+
+
+KINDS = ("missing series", "counter reset", "restart")
+"""What interrupts series. The name of a case about it begins with it, or with several, and a colon."""
+
+NEVER_LASTS = {
+    ("missing series", "HeatDeploymentDataAbsent"): "missing series are what it tells",
+    ("restart", "HeatDeploymentDataAbsent"): "an exporter that restarts is there",
+    ("restart", "HeatDeploymentExporterDown"): "an exporter that has restarted is up",
+    ("restart", "HeatDeploymentConfigReloadFailed"): "with a configuration that it refuses no exporter comes up",
+}
+"""Alerts that have nothing to tell before and after such an interruption, and why. Silent in one they must be all the
+same. (What an alert has no part in is known without a list: one that reads no counter has none to be reset.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """A case of a kind, as far as it is about one alert."""
+
+    kind: str
+    alert: str
+    shown: list[bool]
+    """Whether it fires, check by check."""
+
+
+def interruptions() -> Iterator[Interruption]:
+    """All of them; the series of each show what its name says, in families that the alert reads."""
+    for file in CASES:
+        for case in yaml.safe_load(file.read_text())["tests"]:
+            kinds, colon, _ = case["name"].partition(": ")
+            if not colon or kinds.split(", ")[0] not in KINDS:
+                continue
+            for kind in kinds.split(", "):
+                found = [each["alertname"] for each in case["alert_rule_test"] if shows(kind, each["alertname"], case)]
+                assert found, f"{case['name']}: nothing in it is a {kind}"
+                for alert in dict.fromkeys(found):
+                    checks = [check for check in case["alert_rule_test"] if check["alertname"] == alert]
+                    checks.sort(key=lambda check: _seconds(check["eval_time"]))
+                    yield Interruption(kind, alert, [bool(check["exp_alerts"]) for check in checks])
+
+
+def shows(kind: str, alert: str, case: Mapping[str, Any]) -> bool:
+    """Whether something of a kind befalls a family that an alert reads: one is absent or has a gap without a stale
+    marker, a counter goes back, a series ends with a marker and one of its family goes on later."""
+    read = {name for expr in expressions(alert) for name in {*names(expr), *re.findall(r"\bup\b", expr)}}
+    series = [(each["series"].partition("{")[0], samples(each["values"])) for each in case["input_series"]]
+    if kind == "missing series":
+        return bool(read - {name for name, _ in series}) or any(name in read and gap(values) for name, values in series)
+    if kind == "counter reset":
+        return any(name in read and name.endswith("_total") and back(values) for name, values in series)
+    ends = [(name, values.index("stale")) for name, values in series if name in read and "stale" in values]
+    return any(name == ended and set(values[at + 1 :]) - {None} for name, values in series for ended, at in ends)
+
+
+def expressions(rule: str) -> set[str]:
+    """The expression of a rule, and those of the recording rules that it stands on."""
+    found: set[str] = set()
+    waiting = [(ALERTS | RECORDS)[rule]["expr"]]
+    while waiting:
+        expr = waiting.pop()
+        if expr not in found:
+            found.add(expr)
+            waiting += [RECORDS[name]["expr"] for name in recorded(expr)]
+    return found
+
+
+def samples(values: str) -> list[str | float | None]:
+    """promtool's notation, sample by sample: a number, `stale`, or None where there is none."""
+    found: list[str | float | None] = []
+    for part in values.split():
+        match = re.fullmatch(r"(_|stale|-?\d+)(?:([+-]\d+))?(?:x(\d+))?", part)
+        assert match, part
+        start, step, times = match[1], float(match[2] or 0), int(match[3] or 0)
+        if start == "_":
+            found += [None] * max(times, 1)
+        elif start == "stale":
+            found.append("stale")
+        else:
+            found += [float(start) + step * number for number in range(times + 1)]
+    return found
+
+
+def gap(values: Sequence[str | float | None]) -> bool:
+    """Whether there is nothing between two samples, for longer than Prometheus looks back, and no marker says why."""
+    return bool(re.search("1(?:0){6,}1", "".join({None: "0", "stale": "s"}.get(each, "1") for each in values)))
+
+
+def back(values: Sequence[str | float | None]) -> bool:
+    """Whether a value is less than the one before."""
+    numbers = [each for each in values if isinstance(each, float)]
+    return any(later < earlier for earlier, later in pairwise(numbers))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_alert_is_interrupted(kind: str):
+    """Each alert has a case of each kind in which nothing is wrong and it never fires; and one in which something is,
+    before the interruption and after it, and it fires both times."""
+    concerned = set(ALERTS)
+    if kind == "counter reset":
+        concerned = {name for name in ALERTS if any("increase(" in expr for expr in expressions(name))}
+        assert "HeatDeploymentMostFail" in concerned
+    found = [each for each in interruptions() if each.kind == kind]
+    lasting = {each.alert for each in found if len(each.shown) > 1 and each.shown[0] and each.shown[-1]}
+    assert {each.alert for each in found if not any(each.shown)} >= concerned
+    assert lasting == concerned - {alert for of, alert in NEVER_LASTS if of == kind}
 
 
 def test_waiting_is_tested():
@@ -161,6 +269,16 @@ def test_pages_name_alerts_that_exist():
     for path in (ROOT / "README.md", prometheus.PAGE, *RUNBOOKS.glob("*.md")):
         named = re.findall(r"\bHeatDeployment[A-Z]\w+", path.read_text())
         assert set(named) <= set(ALERTS), path
+
+
+def test_ways_to_be_missing_are_run():
+    """Each alert that docs/alerting.md has for a way to be missing is waited for in the chain that runs."""
+    source = (ROOT / "tests" / "test_live.py").read_text()
+    cells = re.findall(r"^\| [^|]+ \| (`HeatDeployment[^|]+) \|$", prometheus.PAGE.read_text(), re.MULTILINE)
+    told = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert len(told) >= len(cells) > 5
+    for name in told:
+        assert f'"firing", "{name}"' in source or f'alertname="{name}", alertstate="firing"' in source, name
 
 
 def test_the_page_selects_what_alerts_need():

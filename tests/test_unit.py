@@ -1,4 +1,4 @@
-"""The unit for systemd, as systemd itself judges it."""
+"""The units for systemd, as systemd itself judges them."""
 
 import configparser
 import json
@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from exporter import cli
 from tests.programs.available import require
-from tests.programs.installed import simulated
+from tests.programs.installed import serving, simulated, totals
+from tests.programs.process import free_port
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "deploy" / "systemd" / "heat-deployment-exporter.service"
+SOCKET = UNIT.with_suffix(".socket")
+DROP_IN = UNIT.parent / "socket.conf"
 PROGRAM = "/opt/heat-deployment-exporter/bin/heat-deployment-exporter"
 WORST = 1.5
 """The exposure that the unit may have at most, of 10."""
@@ -27,14 +31,28 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env={"LANG": "C.UTF-8"})
 
 
-def verified(folder: Path, text: str) -> list[str]:
-    """The complaints of `systemd-analyze verify` about a unit, whose program is taken to be installed."""
-    folder.mkdir()
-    path = folder / UNIT.name
-    path.write_text(text.replace(PROGRAM, sys.executable))
-    said = analyze("verify", "--man=no", str(path)).stderr
+def verified(folder: Path, service: str, socket: str = "", drop_in: str = "") -> list[str]:
+    """The complaints of `systemd-analyze verify` about units, whose program is taken to be installed."""
+    drop_ins = folder / f"{UNIT.name}.d"
+    drop_ins.mkdir(parents=True)
+    paths = [folder / UNIT.name]
+    paths[0].write_text(service.replace(PROGRAM, sys.executable))
+    if socket:
+        paths.append(folder / SOCKET.name)
+        paths[1].write_text(socket)
+    if drop_in:
+        (drop_ins / DROP_IN.name).write_text(drop_in)
+    said = analyze("verify", "--man=no", *map(str, paths)).stderr
     # It loads the machine's other units too, and has things to say about them.
-    return [line for line in said.splitlines() if UNIT.name in line]
+    return [line for line in said.splitlines() if UNIT.stem in line or str(folder) in line]
+
+
+def settings(path: Path) -> configparser.RawConfigParser:
+    """A unit, section by section."""
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[method-assign,assignment]
+    parser.read_string(path.read_text())
+    return parser
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path):
@@ -42,6 +60,39 @@ def test_systemd_accepts_the_unit(tmp_path: Path):
     text = UNIT.read_text()
     assert verified(tmp_path / "right", text) == []
     assert verified(tmp_path / "wrong", text.replace("WatchdogSec=30", "WatchdogSecs=30"))
+
+
+def test_systemd_accepts_the_socket(tmp_path: Path):
+    """Nor is there one in the socket unit and the drop-in that goes with it; one that is put into either is found."""
+    service, socket, drop_in = (path.read_text() for path in (UNIT, SOCKET, DROP_IN))
+    assert verified(tmp_path / "right", service, socket, drop_in) == []
+    assert verified(tmp_path / "a", service, socket.replace("ListenStream=19180", "ListenStream=191800"), drop_in)
+    assert verified(tmp_path / "b", service, socket.replace("ListenStream=", "ListenStreams="), drop_in)
+    assert verified(tmp_path / "c", service, socket, drop_in.replace("Environment=", "Environments="))
+    # A socket that the service requires has to be there.
+    assert verified(tmp_path / "d", service, "", drop_in)
+
+
+def test_the_socket_is_the_service_s(tmp_path: Path):
+    """The drop-in orders the service after the socket of its name, whose port is the exporter's; and the service's own
+    command, with the drop-in's environment, serves what systemd hands over: the request that woke it is answered."""
+    require("systemd-analyze")
+    unit, service = settings(DROP_IN)["Unit"], settings(DROP_IN)["Service"]
+    assert (unit["Requires"], unit["After"]) == (SOCKET.name, SOCKET.name)
+    (default,) = (each for each in cli.main.commands["serve"].params if each.name == "web_listen_address")
+    assert [f":{settings(SOCKET)['Socket']['ListenStream']}"] == list(default.default)
+    variable, _, value = service["Environment"].partition("=")
+    (tmp_path / "config.yaml").write_text("clouds: [{cloud: simulator}]")
+    command = settings(UNIT)["Service"]["ExecStart"].split()
+    assert command.pop(0) == PROGRAM
+    command[-1] = re.sub("/etc/.*", str(tmp_path / "config.yaml"), command[-1])
+    port = free_port()
+    with simulated([sys.executable, "-m", "exporter"]) as clouds:
+        environment = {"PYTHONPATH": str(ROOT), "OS_CLIENT_CONFIG_FILE": str(clouds), variable: value}
+        handed_on = [f"--setenv={name}={content}" for name, content in environment.items()]
+        activate = ["systemd-socket-activate", f"--listen=127.0.0.1:{port}", *handed_on]
+        with serving([*activate, sys.executable, "-m", "exporter", *command], port) as url:
+            assert totals(url)
 
 
 def test_the_unit_is_hardened(capsys: pytest.CaptureFixture[str]):
@@ -59,10 +110,7 @@ def test_the_unit_is_hardened(capsys: pytest.CaptureFixture[str]):
 
 def test_the_unit_hands_over_credentials_and_signals():
     """clouds.yaml comes as a credential, readiness by notification; a reload is what the exporter takes as one."""
-    parser = configparser.RawConfigParser(strict=False)
-    parser.optionxform = str  # type: ignore[method-assign,assignment]
-    parser.read_string(UNIT.read_text())
-    service = parser["Service"]
+    service = settings(UNIT)["Service"]
     assert (service["Type"], service["DynamicUser"], service["ProtectSystem"]) == ("notify", "yes", "strict")
     name, _, source = service["LoadCredential"].partition(":")
     assert service["Environment"] == f"OS_CLIENT_CONFIG_FILE=%d/{name}"
