@@ -99,6 +99,10 @@ def rows(deployments: int, *, servers: int, runs: int) -> Iterator[Row]:
     size = len(whole) / 1e6
     title = f"{deployments:,} deployments"
     targets = {"msgspec, the same fields": 0.6, "pydantic validate_json": 8.0}
+    notes = {
+        "msgspec, the same fields": f"it counts nothing; ours runs at {theirs[0] / only:.2f} of its speed then",
+        "pydantic validate_json": f"msgspec, which counts nothing, is {theirs[1] / theirs[0]:.1f} times as fast",
+    }
     for peer, seconds in zip(work, theirs, strict=True):
         yield Row(
             what=f"decode and count {title}",
@@ -108,7 +112,7 @@ def rows(deployments: int, *, servers: int, runs: int) -> Iterator[Row]:
             peer=peer,
             ratio=seconds / ours,
             target=targets.get(peer),
-            note=f"msgspec on the whole body, without counting, is {seconds / theirs[0]:.1f} times as fast as it",
+            note=notes.get(peer, ""),
         )
     whole_time = theirs[0]
     yield Row(

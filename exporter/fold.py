@@ -42,8 +42,8 @@ from exporter.snapshot import (
 from exporter.steps import sorted_in_steps
 
 CODES_LIMIT: Final = 64
-# Records that are counted at a time: groups of fewer cost more each, of more leave the processor's cache.
-STEP_RECORDS: Final = 1000
+# Records that are counted at a time: fewer would cost more each, and more would hold up whoever waits for a page.
+STEP_RECORDS: Final = 300
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
