@@ -51,8 +51,11 @@ def test_every_pin_is_one_version_with_its_hashes(file: Path):
         assert requirement.url is None
         assert hashes, requirement
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes), requirement
-    names = [canonicalize_name(requirement.name) for requirement, _ in entries]
-    assert len(names) == len(set(names))
+    for python in ("3.11", "3.12", "3.13", "3.14"):
+        here = {"python_version": python, "python_full_version": f"{python}.1"}
+        chosen = [each for each, _ in entries if each.marker is None or each.marker.evaluate(here)]
+        names = [canonicalize_name(each.name) for each in chosen]
+        assert len(names) == len(set(names)), python
 
 
 def test_pip_is_told_to_insist_on_hashes():

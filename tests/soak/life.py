@@ -90,8 +90,6 @@ class Happening:
     """How many more are never answered."""
     raw: list[bytes] = field(default_factory=list)
     """Odd records at the end of the listing."""
-    again: str = ""
-    """The id of a deployment that is listed twice."""
 
 
 class Life:
@@ -200,7 +198,7 @@ class Life:
         happening = self.happening[project_id]
         deployments = world.visible(project_id)
         world.clear_raw(project_id)
-        for raw in happening.raw + [each.render() for each in deployments if each.id == happening.again]:
+        for raw in happening.raw:
             world.add_raw(project_id, raw)
         pieces = [each.render() for each in deployments]
         raws = world.raw(project_id)
@@ -352,12 +350,11 @@ class Life:
         project_id = chance.choice(self.watchable())
         happening = self.happening.setdefault(project_id, Happening())
         if happening.raw:
-            happening.raw, happening.again = [], ""
+            happening.raw = []
             return
         # No two projects list the same: whose a deployment is that several show is another matter (`exporter.claims`).
+        # Nor one deployment twice: such a listing is asked for once more when it is noticed (`exporter.hashes`).
         happening.raw = [raw.replace(b"odd-", project_id.encode() + b"-") for raw in chance.sample(ODD, 4)]
-        if listed := self.world.visible(project_id):
-            happening.again = chance.choice(listed).id
 
     def erased(self, chance: random.Random) -> None:
         """Some deployments are deleted behind everybody's back."""
