@@ -60,6 +60,8 @@ HTML = b"<html><head><title>Oh no</title></head><body>It works!</body></html>"
 JSON = {"Content-Type": "application/json"}
 LIFE = 300.0
 """How long tokens of the one cloud last, in seconds."""
+LEVELS = 500_000
+"""Past what any Python reads: 3.14 goes as deep as its stack is large."""
 STALE = 600.0
 """The age past which data is withdrawn."""
 CONCURRENCY = 4
@@ -435,7 +437,7 @@ FAULTS: dict[str, Fault] = {
     "HTML": status(200, "decode", HTML),
     "an empty body": status(200, "decode", b""),
     "null": status(200, "decode", b"null"),
-    "too deep": says("decode", "decode", lambda scene: scene.spoilt(b"[" * 100_000 + b"]" * 100_000)),
+    "too deep": says("decode", "decode", lambda scene: scene.spoilt(b"[" * LEVELS + b"]" * LEVELS)),
     "a key twice": says("decode", "decode", lambda scene: scene.body[:-1] + b", " + scene.body[1:]),
     "bad UTF-8": says("decode", "decode", lambda scene: scene.spoilt(b'"\xff\xfe"')),
     "NaN": says("decode", "decode", lambda scene: scene.spoilt(b"NaN")),
