@@ -221,7 +221,9 @@ class CloudAccess:
             renewal = asyncio.create_task(self._renew(project_id, stopwatch), name=f"token {self.name}/{project_id}")
             self._renewals[project_id] = renewal
             renewal.add_done_callback(lambda done: self._renewed(project_id, done))
-        return await asyncio.shield(renewal)
+        # Whoever stops waiting leaves it alone: others may wait for it too, and its error is not nobody's.
+        await asyncio.wait((renewal,))
+        return renewal.result()
 
     def held(self, project_id: str | None) -> Token | None:
         """The token that there is for a project, if it is good for a while yet; nobody is asked for one."""

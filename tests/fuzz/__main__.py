@@ -11,8 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris
-
 from tests import fuzz
 
 
@@ -24,6 +22,8 @@ def main() -> None:
         return
     if len(sys.argv) < 2 or sys.argv[1] not in fuzz.TARGETS:
         sys.exit(usage)
+    import atheris  # not there for every Python
+
     name, *arguments = sys.argv[1:]
     if not any(each.startswith("-seed=") for each in arguments):
         arguments.append(f"-seed={random.randrange(1, 2**31)}")
