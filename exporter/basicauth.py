@@ -109,7 +109,8 @@ class Users:
             task = asyncio.create_task(self._find_out(key, *given, place(address)), name="password")
             self._running[key] = task
             task.add_done_callback(lambda done: self._ended(key, done))
-        return await asyncio.shield(task)
+        await asyncio.wait((task,))  # who goes away meanwhile leaves it alone, for others may wait too
+        return task.result()
 
     async def _find_out(self, key: bytes, user: bytes, password: bytes, place: str) -> bool:
         known = self._hashes.get(user)

@@ -197,7 +197,7 @@ CYCLES = 4
 
 
 async def test_slow_projects_take_no_turn_from_the_others(cloud: Cloud):
-    """Of 200 projects, 20 have listings that dribble in for as long as an interval, and always want to be asked again.
+    """Of 200 projects, 20 have listings that dribble in for half an interval, and always want to be asked again.
     The other 180 are asked as often as a project of another cloud, which has nobody beside it."""
     names = [FIRST, *(cloud.add_project(f"project-{number:03}").name for number in range(PROJECTS - 2))]
     paths = {f"/heat/v1/{cloud.project(name).id}/software_deployments": name for name in names}
@@ -216,7 +216,7 @@ async def test_slow_projects_take_no_turn_from_the_others(cloud: Cloud):
 
     cloud.simulator.intercept = dribble
     settings = configuration(
-        refresh={"interval": "2s", "share": 1, "slow_after": "500ms"},
+        refresh={"interval": "3s", "share": 1, "slow_after": "500ms"},
         limits={"concurrency": 16},
         clouds=[{"name": "sim", "cloud": "simulator"}, {"cloud": "other", "projects": "current"}],
         names=False,
