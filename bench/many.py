@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import cycle, islice
-from pathlib import Path
 
-from bench.processes import Scraper
+from bench.processes import Scraper, beside
 from bench.serving import running
 from bench.table import Row
 from exporter.exposition import Block
@@ -76,23 +73,11 @@ async def _refresh(refreshes: int) -> None:
 
 def _cost(projects: int, refreshes: int) -> float:
     """Seconds of CPU for a refresh of one of so many projects."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        command = [sys.executable, "-m", "bench.many"]
-        cloud = subprocess.Popen([*command, "cloud", str(projects)], stdout=subprocess.PIPE, text=True)
-        try:
-            assert cloud.stdout is not None
-            lines: list[str] = []
-            while (line := cloud.stdout.readline()) not in ("---\n", ""):
-                lines.append(line)
-            path = Path(folder) / "clouds.yaml"
-            path.write_text("".join(lines))
-            environment = os.environ | {"OS_CLIENT_CONFIG_FILE": str(path)}
-            done = subprocess.run(
-                [*command, "refresh", str(refreshes)], check=True, stdout=subprocess.PIPE, text=True, env=environment
-            )
-        finally:
-            cloud.terminate()
-            cloud.wait(10)
+    command = [sys.executable, "-m", "bench.many"]
+    with beside([*command, "cloud", str(projects)]) as environment:
+        done = subprocess.run(
+            [*command, "refresh", str(refreshes)], check=True, stdout=subprocess.PIPE, text=True, env=environment
+        )
     return float(done.stdout)
 
 

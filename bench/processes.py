@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import os
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -30,6 +33,24 @@ def cpu(pid: int | str) -> float:
     """Seconds of CPU that a process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+@contextmanager
+def beside(cloud: Sequence[str]) -> Iterator[dict[str, str]]:
+    """The environment of a process beside a cloud: a command that prints its clouds.yaml, and then a line `---`."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        process = subprocess.Popen(cloud, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            lines: list[str] = []
+            while (line := process.stdout.readline()) not in ("---\n", ""):
+                lines.append(line)
+            path = Path(folder) / "clouds.yaml"
+            path.write_text("".join(lines))
+            yield os.environ | {"OS_CLIENT_CONFIG_FILE": str(path)}
+        finally:
+            process.terminate()
+            process.wait(10)
 
 
 class Scraper:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from aiohttp import web
 
 from bench.fleet import sums
 from bench.listings import pieces
-from bench.processes import Scraper, peak, resident
+from bench.processes import Scraper, beside, peak, resident
 from bench.serving import running
 from bench.table import Row
 
@@ -98,23 +98,9 @@ async def _refresh(servers: int) -> None:
     print(json.dumps({"idle": idle, "growth": peak() - idle, "stall": longest, "cpu": cpu, "total": found.total}))
 
 
-@contextmanager
-def _environment(deployments: int, servers: int) -> Iterator[dict[str, str]]:
+def _environment(deployments: int, servers: int) -> AbstractContextManager[dict[str, str]]:
     """The environment of a process beside a cloud of this size."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        command = [sys.executable, "-m", "bench.refreshing", "cloud", str(deployments), str(servers)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            lines: list[str] = []
-            while (line := process.stdout.readline()) not in ("---\n", ""):
-                lines.append(line)
-            path = Path(folder) / "clouds.yaml"
-            path.write_text("".join(lines))
-            yield os.environ | {"OS_CLIENT_CONFIG_FILE": str(path)}
-        finally:
-            process.terminate()
-            process.wait(10)
+    return beside([sys.executable, "-m", "bench.refreshing", "cloud", str(deployments), str(servers)])
 
 
 def measured(deployments: int, *, servers: int, series: int) -> dict[str, Any]:

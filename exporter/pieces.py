@@ -38,21 +38,22 @@ def piece(plain: bytes) -> Piece:
 
 def joined(parts: Iterable[Deflated]) -> Deflated:
     """The parts, one after the other, as one stream."""
-    streams = []
+    every = list(parts)
+    return Deflated(b"".join(part.stream for part in every), *_sums(every))
+
+
+def _sums(parts: Iterable[Deflated]) -> tuple[int, int]:
+    """The CRC and the size of what the parts decompress to, one after the other."""
     crc = size = 0
     for part in parts:
-        streams.append(part.stream)
         crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
         size += part.size
-    return Deflated(b"".join(streams), crc, size)
+    return crc, size
 
 
 def gzip_parts(*parts: Deflated) -> tuple[bytes, ...]:
     """What has to be sent one after the other to make a `gzip_member` of these parts, whose bytes are not copied."""
-    crc = size = 0
-    for part in parts:
-        crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
-        size += part.size
+    crc, size = _sums(parts)
     trailer = struct.pack("<II", crc & 0xFFFFFFFF, size & 0xFFFFFFFF)
     return (_GZIP_HEADER, *(part.stream for part in parts), _LAST_BLOCK + trailer)
 
