@@ -107,7 +107,8 @@ class Sightings:
 
     def revisited(self, hashes: Iterable[int]) -> frozenset[int]:
         """Those of these deployments (hashes of their ids) that were IN_PROGRESS when they were last listed."""
-        return self._memory.running_ids.intersection(hashes) if self._memory is not None else frozenset()
+        memory = self._memory
+        return memory.running_ids.intersection(hashes) if memory is not None and memory.running_ids else frozenset()
 
     def add(
         self,

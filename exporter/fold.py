@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from exporter.claims import Guard
 from exporter.finishes import Memory, Sighted, Sightings
-from exporter.hashes import Gathered, ordered, repeated
+from exporter.hashes import Gathered, Sum, ordered, repeated
 from exporter.listing import Batch
 from exporter.names import UNKNOWN, ConfigTally, Names
 from exporter.records import Deployment, exit_code
@@ -201,6 +201,10 @@ class _Foremost:
         return [(key, record) for key, _, record in self._entries[:limit]]
 
 
+def _grouped() -> defaultdict[str | None, list[Deployment]]:
+    return defaultdict(list)
+
+
 def _place(entry: tuple[timedelta, str, Deployment]) -> tuple[timedelta, str]:
     return entry[:2]
 
@@ -274,13 +278,15 @@ class Fold:
             return
         if (admits := self._options.admits) is not None:
             records = [record for record in records if admits(record.server_id)]
-        groups: defaultdict[tuple[str | None, str | None], list[Deployment]] = defaultdict(list)
+        # Grouped in two steps, for a pair of status and action made for each record takes longer.
+        groups: defaultdict[str | None, defaultdict[str | None, list[Deployment]]] = defaultdict(_grouped)
         for record in self._fresh(records):
-            groups[record.status, record.action].append(record)
-        for key, group in groups.items():
-            if (cell := self._cells.get(key)) is None:
-                cell = self._cells[key] = _Cell(self._bounds)
-            self._count(cell, key[0], group)
+            groups[record.status][record.action].append(record)
+        for status, actions in groups.items():
+            for action, group in actions.items():
+                if (cell := self._cells.get((status, action))) is None:
+                    cell = self._cells[status, action] = _Cell(self._bounds)
+                self._count(cell, status, group)
 
     def _fresh(self, records: list[Deployment]) -> list[Deployment]:
         """The records whose id was not met before and that are not left to others; the first of an id counts."""
@@ -335,6 +341,11 @@ class Fold:
         if claimed:
             return ordered(each for each in self._seen if each not in claimed)
         return self._seen.ordered() if isinstance(self._seen, Gathered) else ordered(self._seen)
+
+    @property
+    def sum(self) -> Sum | None:
+        """By which the deployments that a compact fold counts are known again; None: not at all."""
+        return self._seen.sum if isinstance(self._seen, Gathered) and not self.guard.claimed else None
 
     def repeats(self, counted: array[int]) -> bool:
         """Whether a compact fold was wrong to take it that no deployment is shown twice, as these hashes tell."""
@@ -411,12 +422,14 @@ class Fold:
 
     @staticmethod
     def _count_codes(counts: Counter[int | str], group: list[Deployment]) -> None:
-        # Few distinct values to a batch, so what they mean is worked out once for each.
-        codes = Counter(
-            [None if (outputs := record.output_values) is None else outputs.deploy_status_code for record in group]
-        )
-        for code, count in codes.items():
-            counts[exit_code(code)] += count
+        codes = [None if (outputs := record.output_values) is None else outputs.deploy_status_code for record in group]
+        # Mostly all are alike, and else few are distinct: what they mean is worked out once for each.
+        first = codes[0]
+        if codes.count(first) == len(codes):
+            counts[exit_code(first)] += len(codes)
+        else:
+            for code, count in Counter(codes).items():
+                counts[exit_code(code)] += count
 
     def _count_stuck(self, group: list[Deployment]) -> None:
         """Count those of a group that are stuck where each is one of its own."""

@@ -8,67 +8,79 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+from typing import Final, NamedTuple
 
 from exporter.steps import STEP
 
 # Up to so many are looked up one by one.
 FEW: Final = 8
-_BITS: Final = 4
-_PARTS: Final = 1 << _BITS
-_MASK: Final = _PARTS - 1
+# Sorted at a time, which takes a fraction of a millisecond.
+_PART: Final = 1024
+
+
+class Sum(NamedTuple):
+    """By which many hashes are known again, in whatever order they come: as random as they are, others that are as many
+    have another sum."""
+
+    size: int
+    total: int
 
 
 class Gathered:
-    """Hashes that come in any order, kept by their first bits until all are there; sorted they are in memory once."""
+    """Hashes as they come; sorted only where that is asked for, and then they are in memory once."""
 
-    def __init__(self, hashes: Iterable[int] = (), *, shift: int = 64 - _BITS) -> None:
-        """`shift`: how many bits come after those that matter; the ones before are the same in all hashes."""
-        self._shift = shift
-        self._parts: list[array[int]] = [array("q") for _ in range(_PARTS)]
+    def __init__(self) -> None:
+        self._runs: list[array[int]] = []
         self._ordered: array[int] | None = None
-        self.extend(hashes)
+        self.sum = Sum(0, 0)
+        """Of all so far."""
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts)) if self._ordered is None else len(self._ordered)
+        return self.sum.size
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.ordered())
 
-    def extend(self, hashes: Iterable[int]) -> None:
+    def extend(self, hashes: Collection[int]) -> None:
         """Add some more, before they are sorted."""
         assert self._ordered is None
-        parts, shift = self._parts, self._shift
-        for each in hashes:
-            parts[(each >> shift) & _MASK].append(each)
+        if not self._runs or len(self._runs[-1]) >= STEP:
+            self._runs.append(array("q"))
+        self._runs[-1].extend(array("q", hashes))
+        self.sum = Sum(self.sum.size + len(hashes), self.sum.total + sum(hashes))
 
     def ordered(self) -> array[int]:
         """All of them, sorted."""
         if self._ordered is None:
             self._ordered = array("q")
-            for part in self.sorted_parts():
-                self._ordered.extend(part)
+            for part in self._parts():
+                self._ordered.extend(sorted(part))
+                del part[:]  # out of memory as soon as it is sorted
         return self._ordered
 
-    def sorted_parts(self) -> Iterator[list[int]]:
-        """All of them, sorted, a part at a time, which is then no longer kept."""
-        half = _PARTS // 2
-        # The very first bit is the sign: negative ones come first.
-        parts = self._parts[half:] + self._parts[:half] if self._shift == 64 - _BITS else self._parts
-        self._parts = []
-        parts.reverse()
-        while parts:
-            part = parts.pop()  # out of memory as soon as it is sorted
-            if len(part) <= 2 * STEP or self._shift < _BITS:
-                yield sorted(part)
-            else:
-                yield from Gathered(part, shift=self._shift - _BITS).sorted_parts()
+    def _parts(self) -> Iterator[array[int]]:
+        """All of them by their first bits, in order, as many in each part as can be sorted at a time."""
+        bits = max(1, (len(self) // _PART).bit_length())
+        count, shift = 1 << bits, 64 - bits
+        # The first bit is the sign: negative ones come first.
+        middle = count // 2
+        parts = [array("q") for _ in range(count)]
+        runs, self._runs = self._runs, []
+        while runs:
+            for each in runs.pop():
+                parts[(each >> shift) + middle].append(each)
+        return iter(parts)
 
 
 def ordered(hashes: Iterable[int]) -> array[int]:
     """The hashes, sorted."""
-    return Gathered(hashes).ordered()
+    gathered = Gathered()
+    source = iter(hashes)
+    while run := list(islice(source, STEP)):
+        gathered.extend(run)
+    return gathered.ordered()
 
 
 def repeated(hashes: array[int]) -> bool:

@@ -1,7 +1,8 @@
 """Decoding one listing, `{"software_deployments": [ … ]}`, in steps as its bytes arrive.
 
-The bytes are cut into batches of a quarter of a megabyte, which stay in the processor's cache. A cut is guessed by
-searching backwards for the text between two records and proved by decoding: if `[` + batch + `]` is one valid JSON
+The bytes are cut into batches of 64 KiB, which stay in the processor's cache, and whose memory the C library keeps at
+hand: from 128 KiB on it asks the system for new pages each time, which takes as long as decoding them. A cut is guessed
+by searching backwards for the text between two records and proved by decoding: if `[` + batch + `]` is one valid JSON
 array and the batch began between two elements of the list, then so does what follows it, because the state of a JSON
 parser depends on nothing but the bytes before. A guess that is wrong (inside a string or a nested object) can't
 decode, and then the batch is read element by element, which is slow but linear. Memory is one batch, or one record
@@ -25,7 +26,7 @@ from exporter.errors import DecodeError, TooLargeError
 from exporter.records import Deployment, DocumentedDeployment, Rejection, salvage
 from exporter.units import format_size
 
-BATCH_BYTES: Final = 256 * 1024
+BATCH_BYTES: Final = 64 * 1024
 # Heat takes no request above 1 MiB, so no honest record comes near this; a longer one would hold up everything else.
 RECORD_BYTES: Final = 16 * 1024 * 1024
 ENVELOPE_KEY: Final = "software_deployments"

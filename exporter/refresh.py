@@ -28,7 +28,7 @@ from exporter.families import CONFIG_NAMES, CONFIGS, SERVER_NAMES
 from exporter.finishes import Events, Finishes, Ledger, events
 from exporter.fold import Fold, FoldOptions
 from exporter.gate import Gate
-from exporter.hashes import ordered, without
+from exporter.hashes import Sum, ordered, without
 from exporter.names import NO_NAMES, ConfigTally, Names, named
 from exporter.naming import Manners, Naming
 from exporter.orchestration import Listing
@@ -141,6 +141,8 @@ class ProjectWatch:
         """Whether the log has it that the cloud sends what it was not asked for."""
         self._repeats = False
         """Whether a listing showed a deployment twice."""
+        self._claimed: tuple[array[int], Sum | None] = array("q"), None
+        """What the last refresh claimed, and by what it is known again."""
         self._fold: Fold | None = None
         """The last one, kept only in a cloud where deployments may change hands."""
         self._whole: Snapshot | None = None
@@ -452,16 +454,16 @@ class ProjectWatch:
     ) -> _Found:
         """What a fold found, ready to be shown; a large one is finished beside the event loop."""
         own = shared.claims.of(self.key.project_id)
+        # Mostly a listing has the deployments of the one before: then nothing is sorted, nor looked up.
+        known = fold.sum is not None and self._claimed[0] is own and self._claimed[1] == fold.sum
 
         def count() -> tuple[Snapshot, ConfigTally, frozenset[str], Events, array[int], array[int], bool]:
-            counted = fold.counted()
+            counted = own if known else fold.counted()
             tally = fold.tally()
             whole = self._named(shared, fold.finish(response_bytes=size), tally, names)
             told = events(fold.sighted(), bounds=shared.duration_bounds, asked_at=fold.asked_at)
-            # Mostly it is what it was.
-            known = counted == own
             new = array("q") if known else without(counted, own)
-            return whole, tally, tally.ids, told, own if known else counted, new, not known and fold.repeats(counted)
+            return whole, tally, tally.ids, told, counted, new, not known and fold.repeats(counted)
 
         large = fold.listed > LARGE_LISTING
         whole, tally, configs, told, counted, new, repeats = await run_beside(large, count, name="count")
@@ -563,6 +565,7 @@ class ProjectWatch:
         if gained:
             counted = ordered(set(counted).union(*(contested.pop(each) for each in gained)))
         gaining = claims.settle(project, counted, length=found.fold.listed, guard=found.fold.guard, contested=contested)
+        self._claimed = counted, None if gained else found.fold.sum
         self._fold = found.fold if claims.overlapping else None
         for other in gaining:
             self._shared.hand_over(other, project)

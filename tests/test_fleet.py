@@ -303,6 +303,50 @@ async def test_an_administrator_s_token_counts_everything_once(cloud: Cloud):
     assert "reader" in told[0]
 
 
+async def test_a_listing_of_as_many_as_before_is_not_taken_for_the_same(cloud: Cloud):
+    """However often a listing was the same, in whatever order: one deployment in the place of another is noticed, be it
+    one that another project shows or one that stands there twice."""
+    some = [cloud.deploy(FIRST, server=f"server-{number}") for number in range(6)]
+    theirs = cloud.deploy(SECOND, server="server-of-theirs")
+    project = cloud.project(FIRST).id
+    places = {"cloud": "sim", "project": FIRST}
+
+    def show(deployment: Any) -> None:
+        # At the end of the listing, wherever it was.
+        cloud.world.remove(deployment.id)
+        cloud.world.add_raw(project, deployment.render())
+
+    async with cloud.fleet() as fleet:
+        for deployment in (some[3], some[1]):
+            await fleet.once()
+            show(deployment)
+        await fleet.once()
+        page = page_of(fleet)
+        assert page.total(DEPLOYMENTS, **places) == 7
+        assert page.value("heat_duplicate_records_total", **places) == 0
+
+        cloud.world.remove(some[0].id)
+        cloud.world.add_raw(project, some[2].render())
+        await fleet.once()
+        page = page_of(fleet)
+        assert page.total(DEPLOYMENTS, **places) == 6
+        assert page.value("heat_duplicate_records_total", **places) == 1
+
+    cloud.world.remove(some[2].id)
+    cloud.deploy(FIRST, server="server-6")
+    async with cloud.fleet() as fleet:
+        for _ in range(2):
+            await fleet.once()
+        before = page_of(fleet)
+        cloud.world.remove(some[4].id)
+        cloud.world.add_raw(project, theirs.render())
+        await fleet.once()
+        page = page_of(fleet)
+    assert before.value("heat_cloud_admin_token", cloud="sim") == 0
+    assert page.value("heat_cloud_admin_token", cloud="sim") == 1
+    assert page.total(DEPLOYMENTS) == before.total(DEPLOYMENTS) - 1
+
+
 async def test_an_ordinary_cloud_has_no_administrator_s_token(cloud: Cloud, capsys: pytest.CaptureFixture[str]):
     """Where no listings meet, the gauge is 0 and nothing is said, by `check` neither."""
     with capture_logs() as logs:

@@ -6,7 +6,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.hashes import FEW, Gathered, common, ordered, repeated, without
+from exporter.hashes import FEW, Gathered, Sum, common, ordered, repeated, without
 from exporter.steps import STEP
 
 SIZES = (0, 1, FEW, FEW + 1, STEP - 1, STEP, STEP + 1, 3 * STEP + 3)
@@ -66,6 +66,31 @@ def test_hashes_are_gathered(size: int, batch: int, seed: int) -> None:
     assert len(gathered) == len(some)
     assert gathered.ordered() == array("q", sorted(some)) == gathered.ordered()
     assert list(gathered) == sorted(some)
+
+
+@given(size=st.sampled_from(SIZES), batch=st.integers(1, 2000), seed=st.integers(0, 100))
+def test_hashes_are_known_again(size: int, batch: int, seed: int) -> None:
+    """Their sum is the same in whatever order and batches they come, and another one where one is another, is missing,
+    or stands in another's place."""
+    chance = random.Random(seed)
+    some = list(hashes(chance, size))
+    (other,) = hashes(chance, 1)
+
+    def total(those: list[int]) -> Sum:
+        gathered = Gathered()
+        for start in range(0, len(those), batch):
+            gathered.extend(those[start : start + batch])
+        return gathered.sum
+
+    before = total(some)
+    chance.shuffle(some)
+    assert total(some) == before
+    assert total([*some, other]) != before
+    if some:
+        assert total([*some[1:], other]) != before
+        assert total(some[1:]) != before
+    if len(some) > 1:
+        assert total([*some[1:], some[1]]) != before
 
 
 def test_hashes_that_are_alike() -> None:
