@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import islice, repeat
+from itertools import accumulate, islice, repeat
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
@@ -43,7 +43,11 @@ from exporter.steps import sorted_in_steps
 
 CODES_LIMIT: Final = 64
 # Records that are counted at a time: fewer would cost more each, and more would hold up whoever waits for a page.
-STEP_RECORDS: Final = 300
+STEP_RECORDS: Final = 200
+GROUP_RECORDS: Final = 128
+"""So many of the same status and action are counted together."""
+GROUPS: Final = 64
+"""Of more groups none waits until it has so many."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
@@ -100,29 +104,41 @@ def server_filter(include: tuple[str, ...], exclude: tuple[str, ...]) -> Callabl
 class _Ages:
     """An accumulating histogram of ages; an age below zero (the cloud's clock is ahead) counts as zero."""
 
-    __slots__ = ("bounds", "count", "cumulative", "total")
+    __slots__ = ("bounds", "count", "sizes", "total")
 
     def __init__(self, bounds: tuple[timedelta, ...]) -> None:
         self.bounds = bounds
-        self.cumulative = [0] * len(bounds)
+        self.sizes = [0] * (len(bounds) + 1)
+        """How many are between two bounds, the upper one included."""
         self.count = 0
         self.total = 0  # microseconds
 
     def add(self, ages: list[timedelta]) -> None:
         """Count ages that are sorted and not empty."""
-        self.cumulative = [so_far + bisect_right(ages, bound) for so_far, bound in zip(self.cumulative, self.bounds)]
+        bounds, sizes = self.bounds, self.sizes
+        # Mostly few of the bounds lie within a group of ages.
+        lowest = bisect_left(bounds, ages[0])
+        highest = bisect_left(bounds, ages[-1], lowest)
+        below = 0
+        for place in range(lowest, highest):
+            so_far = bisect_right(ages, bounds[place], below)
+            sizes[place] += so_far - below
+            below = so_far
+        sizes[highest] += len(ages) - below
         self.count += len(ages)
-        for start in range(bisect_left(ages, _ZERO), len(ages), _PORTION):
+        start = 0 if ages[0] >= _ZERO else bisect_left(ages, _ZERO)
+        while start < len(ages):
             self.total += sum(ages[start : start + _PORTION], _ZERO) // _MICROSECOND
+            start += _PORTION
 
     def merge(self, other: _Ages) -> None:
-        self.cumulative = [mine + theirs for mine, theirs in zip(self.cumulative, other.cumulative)]
+        self.sizes = [mine + theirs for mine, theirs in zip(self.sizes, other.sizes)]
         self.count += other.count
         self.total += other.total
 
     def distribution(self) -> Distribution:
         bounds = tuple(bound.total_seconds() for bound in self.bounds)
-        return Distribution(bounds, tuple(self.cumulative), self.count, self.total / 10**6)
+        return Distribution(bounds, tuple(accumulate(self.sizes[:-1])), self.count, self.total / 10**6)
 
 
 class _Cell:
@@ -250,6 +266,9 @@ class Fold:
         self._compact = compact
         self._seen: set[int] | Gathered = Gathered() if compact else set()
         self._pending: list[Deployment] = []
+        self._groups: defaultdict[str | None, defaultdict[str | None, list[Deployment]]] = defaultdict(_grouped)
+        """Records by status and action, until there are enough of these to be counted. Not by both at once: a pair made
+        for each record takes longer."""
         self._names = names
         self._memory = memory
         self._failed = _Foremost(options.problems)
@@ -269,6 +288,7 @@ class Fold:
     def close(self) -> None:
         """There are no more batches: what was met and counted is now complete."""
         self._count_pending()
+        self._count_groups()
         for fold in self.contested.values():
             fold.close()
 
@@ -278,15 +298,23 @@ class Fold:
             return
         if (admits := self._options.admits) is not None:
             records = [record for record in records if admits(record.server_id)]
-        # Grouped in two steps, for a pair of status and action made for each record takes longer.
-        groups: defaultdict[str | None, defaultdict[str | None, list[Deployment]]] = defaultdict(_grouped)
+        groups = self._groups
         for record in self._fresh(records):
             groups[record.status][record.action].append(record)
-        for status, actions in groups.items():
+        at_once = self._revisited or sum(map(len, groups.values())) > GROUPS
+        self._count_groups(1 if at_once else GROUP_RECORDS)
+
+    def _count_groups(self, least: int = 1) -> None:
+        """Count the groups that have at least so many records."""
+        for status, actions in self._groups.items():
             for action, group in actions.items():
-                if (cell := self._cells.get((status, action))) is None:
-                    cell = self._cells[status, action] = _Cell(self._bounds)
-                self._count(cell, status, group)
+                if len(group) >= least:
+                    actions[action] = []
+                    if (cell := self._cells.get((status, action))) is None:
+                        cell = self._cells[status, action] = _Cell(self._bounds)
+                    self._count(cell, status, group)
+        if least == 1:
+            self._groups.clear()
 
     def _fresh(self, records: list[Deployment]) -> list[Deployment]:
         """The records whose id was not met before and that are not left to others; the first of an id counts."""
@@ -378,7 +406,7 @@ class Fold:
         options, now = self._options, self._now
         cell.count += len(group)
         if "ages" in options.tables and (
-            created := [now - record.creation_time for record in group if record.creation_time is not None]
+            created := [now - time for record in group if (time := record.creation_time) is not None]
         ):
             created.sort()
             cell.ages.add(created)

@@ -91,8 +91,9 @@ class ListingDecoder:
     def feed(self, chunk: bytes) -> Iterator[Batch]:
         """The batches that are complete with these bytes."""
         step = self._batch_bytes
+        view = memoryview(chunk)
         for start in range(0, len(chunk), step):
-            self._buffer += chunk if len(chunk) <= step else chunk[start : start + step]
+            self._buffer += view[start : start + step]
             if not self._inside and not self._open():
                 continue
             while len(self._buffer) >= self._wanted:
@@ -215,6 +216,8 @@ class ListingDecoder:
 
     def _trim(self) -> None:
         """Forget blanks between two elements and after the list: however many there are, they mean nothing."""
+        if self._buffer.startswith(b"{"):
+            return  # nearly always, and of much text no copies are made
         stripped = self._buffer.strip(_BLANKS)
         marks = bytes(stripped[:_UNFINISHED]).translate(None, _BLANKS)
         if len(stripped) < _UNFINISHED and marks in (b"", b",", b"]", b"]}"):

@@ -11,9 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import generate_latest as generate_text
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from yarl import URL
 
 from exporter.errors import ConfigError, ProjectQueryError
@@ -22,38 +19,12 @@ from exporter.families import named
 from exporter.fleet import Fleet
 from exporter.lookup import sought
 from exporter.negotiation import accepts_gzip, choose_format
+from exporter.own import Own
 from exporter.pieces import Piece, deflated, gzip_parts, piece, plain
 from exporter.sending import Outbox, Parts
 from exporter.site import Site
 
 log = structlog.get_logger("web")
-
-
-class Own:
-    """The families that are made at scrape time: `process_*` and `python_*`, from prometheus-client."""
-
-    def __init__(self) -> None:
-        # With the names of what its collectors bring, for a page of some of them.
-        self._registry = CollectorRegistry(auto_describe=True)
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
-
-    def write(self, format: Format, names: list[str] | None) -> bytes:
-        """Their text, with OpenMetrics' end mark; with `names` only those families."""
-        registry = self._registry if names is None else self._registry.restricted_registry(names)
-        text: bytes = (generate_openmetrics if format == "openmetrics" else generate_text)(registry)
-        return text
-
-    def sample_names(self, names: list[str]) -> list[str]:
-        """All sample names of the families that are named by a family or a sample."""
-        wanted = set(names)
-        found: list[str] = []
-        for family in self._registry.collect():
-            samples = {sample.name for sample in family.samples}
-            if wanted & (samples | {family.name}):
-                found += samples
-        return found
 
 
 class Server:
@@ -99,9 +70,8 @@ class Server:
         page = self._fleet.page
         if names is not None:
             selected: list[Piece | bytes] = [*page.selected(format, named(names, self._fleet.families))]
-            own = self._own.sample_names(names)
-            return self._exposition(request, format, selected, self._own.write(format, own) if own else None)
-        own_text = self._own.write(format, None)
+            return self._exposition(request, format, selected, self._own.some(format, names))
+        own_text = self._own.write(format)
         if accepts_gzip(_joined(request, "Accept-Encoding")):
             return self._answer(format, gzip_parts(page.deflated(format), piece(own_text).deflated), gzip=True)
         return self._answer(format, (*page.parts(format), own_text), gzip=False)

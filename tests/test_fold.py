@@ -1,6 +1,7 @@
 """Counting records: this listing in, this snapshot out."""
 
 import random
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.fold import Fold, server_filter
+from exporter.fold import STEP_RECORDS, Fold, server_filter
 from exporter.listing import Batch
 from exporter.names import ConfigTally, Names, named
 from exporter.records import Deployment, Rejection, salvage
@@ -26,6 +27,12 @@ NOW = datetime.fromtimestamp(ASKED_AT, UTC)
 def ago(seconds: float) -> str:
     """A time so long before the listing was asked for."""
     return (NOW - timedelta(seconds=seconds)).isoformat()
+
+
+class Text(str):
+    """A text of which can be told whether somebody still has it."""
+
+    __slots__ = ("__weakref__",)
 
 
 def names_of(rules: Rules) -> Names:
@@ -152,6 +159,25 @@ def test_the_same_id_counts_once(split: bool) -> None:
     snapshot = fold.finish()
     assert snapshot.deployments == {("FAILED", ""): 1, ("", ""): 1}
     assert snapshot.duplicates == 2
+
+
+def test_records_do_not_wait_for_ever() -> None:
+    """However few there are of each of many kinds, no more records are kept than make a few groups full."""
+    items = [{**item, "status": f"S{number % 7}", "action": f"A{number}"} for number, item in enumerate(made(3000))]
+    fold = Fold(Rules().options(), asked_at=ASKED_AT)
+    alive: weakref.WeakSet[Text] = weakref.WeakSet()
+    most = 0
+    for start in range(0, len(items), 50):
+        reasons = [Text(number) for number in range(start, start + 50)]
+        alive.update(reasons)
+        records = [Deployment(**item, status_reason=reason) for item, reason in zip(items[start:], reasons)]
+        fold.add(Batch(records, []))
+        del records, reasons
+        most = max(most, len(alive))
+    assert most <= 2 * STEP_RECORDS
+    snapshot = fold.finish()
+    assert snapshot.total == 3000
+    assert sum(count for (_, action), count in snapshot.deployments.items() if action == "other") > 2000
 
 
 def test_rejected_records() -> None:
