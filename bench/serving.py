@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import socketserver
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from bench.table import Row
 from exporter.exposition import CONTENT_TYPES, render
 from exporter.pieces import gzip_member, piece
 
-OURS, NGINX, PUSHGATEWAY, EMPTY = 19191, 19192, 19193, 19198
+OURS, NGINX, PUSHGATEWAY, EMPTY, BARE = 19191, 19192, 19193, 19198, 19200
 SECONDS = 4
 SERVE = (sys.executable, "-m", "bench.serving")
 
@@ -46,6 +47,31 @@ async def _serve(series: int, port: int) -> None:
         fleet.page.put(("bench",), {FAMILY.name: block})
     async with listening(Server(fleet), [Address("127.0.0.1", port)]):
         await asyncio.Event().wait()
+
+
+class _Bare(socketserver.StreamRequestHandler):
+    """Answers whatever is asked with the same bytes: as fast as a socket takes them, with no work at all."""
+
+    answer = b""
+
+    def handle(self) -> None:
+        """All requests of one connection."""
+        while True:
+            line = b"-"
+            while line.strip():
+                line = self.rfile.readline()
+            if not line:
+                return
+            self.connection.sendall(self.answer)
+
+
+def _bare(series: int, port: int) -> None:
+    body = page(series)
+    _Bare.answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    with socketserver.ThreadingTCPServer(("127.0.0.1", port), _Bare) as server:
+        server.daemon_threads = True
+        server.serve_forever()
 
 
 @contextmanager
@@ -107,20 +133,31 @@ def rows(series: int) -> Iterator[Row]:
         ours, nginx = f"http://127.0.0.1:{OURS}/metrics", f"http://127.0.0.1:{NGINX}/metrics"
         stack.enter_context(running(*SERVE, str(series), str(OURS), url=ours))
         stack.enter_context(running(str(peers.path("nginx")), "-c", str(folder / "nginx.conf"), url=nginx))
-        plainly = 0.0
+        found: dict[bool, float] = {}
         for compressed in (False, True):
             mine, theirs = (_requests_per_second(url, compressed=compressed) for url in (ours, nginx))
-            plainly = plainly or mine
+            found[compressed] = mine
             yield Row(
-                what=f"serve {len(plain) / 1e6:.0f} MB of {series:,} series, {'gzip' if compressed else 'plain'}",
+                what=f"serve {len(plain) / 1e6:.0f} MB of {series:,} series, {_way(compressed)}",
                 ours=mine,
                 theirs=theirs,
                 unit="requests/s",
                 peer="nginx, the same files",
                 ratio=mine / theirs,
                 target=1.0,
-                note="what is not sending is aiohttp's work on a request, and `process_*`, made for each scrape",
+                note="what is not sending is aiohttp's work on a request, and `process_*`, read for each scrape",
             )
+        bare = f"http://127.0.0.1:{BARE}/"
+        stack.enter_context(running(*SERVE, str(series), str(BARE), "bare", url=bare))
+        most = _requests_per_second(bare, compressed=False)
+    yield Row(
+        what=f"serve {len(plain) / 1e6:.0f} MB of {series:,} series, plain",
+        ours=found[False],
+        theirs=most,
+        unit="requests/s",
+        peer="a bare socket, the same bytes",
+        ratio=found[False] / most,
+    )
     gateway = f"http://127.0.0.1:{PUSHGATEWAY}"
     with running(
         str(peers.path("prometheus-pushgateway")), f"--web.listen-address=127.0.0.1:{PUSHGATEWAY}", url=gateway
@@ -133,17 +170,23 @@ def rows(series: int) -> Iterator[Row]:
             headers={"Content-Type": CONTENT_TYPES["text"]},
         )
         urllib.request.urlopen(push, timeout=120).close()
-        theirs = _requests_per_second(f"{gateway}/metrics", compressed=False, seconds=2 * SECONDS)
-    yield Row(
-        what=f"serve {series:,} series, plain",
-        ours=plainly,
-        theirs=theirs,
-        unit="requests/s",
-        peer="pushgateway",
-        ratio=plainly / max(theirs, 1 / (2 * SECONDS)),
-        target=100,
-        note="sending the bytes is nearly all of it, as the row of nginx shows",
-    )
+        for compressed, mine in found.items():
+            theirs = _requests_per_second(f"{gateway}/metrics", compressed=compressed, seconds=2 * SECONDS)
+            theirs = max(theirs, 1 / (2 * SECONDS))
+            yield Row(
+                what=f"serve {series:,} series, {_way(compressed)}",
+                ours=mine,
+                theirs=theirs,
+                unit="requests/s",
+                peer="pushgateway",
+                ratio=mine / theirs,
+                target=100,
+                note=f"a bare socket sends the same bytes {most:.0f} times a second, ours {mine:.0f} times",
+            )
+
+
+def _way(compressed: bool) -> str:
+    return "gzip" if compressed else "plain"
 
 
 def memory(series: int) -> Row:
@@ -174,4 +217,7 @@ def memory(series: int) -> Row:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(*map(int, sys.argv[1:3])))
+    if sys.argv[3:] == ["bare"]:
+        _bare(*map(int, sys.argv[1:3]))
+    else:
+        asyncio.run(_serve(*map(int, sys.argv[1:3])))

@@ -140,9 +140,9 @@ class Sightings:
             else:
                 return  # nearly always, and why this costs next to nothing
             if self._memory is None:
-                self._marks.update((_mark(record), _changed(record) or _LAST) for record in records)
+                self._marks.update(zip(_marks(records), [_changed(record) or _LAST for record in records]))
             else:
-                self._compare(self._memory, records)
+                self._compare(self._memory, records, revisited)
 
     def _floor(self) -> datetime:
         if self._memory is not None:
@@ -161,13 +161,20 @@ class Sightings:
             self._running[run] = before.get(run) or _changed(record)
             self._running_ids.add(hash(record.id))
 
-    def _compare(self, memory: Memory, records: Sequence[Deployment]) -> None:
-        for record in records:
+    def _compare(self, memory: Memory, records: Sequence[Deployment], revisited: AbstractSet[int]) -> None:
+        marks = _marks(records)
+        if not revisited:
+            # None is old news that was IN_PROGRESS before: what is known is soon said of all, and the others are few.
+            self._marks.update(zip(marks, [_changed(record) or _LAST for record in records]))
+            known = memory.known
+            news = [each for each in zip(marks, records) if each[0] not in known]
+        else:
+            news = list(zip(marks, records))
+        for mark, record in news:
             changed = _changed(record)
             run = _run(record)
             ran = run in memory.running
             began = memory.running.get(run)
-            mark = _mark(record)
             if mark not in memory.known and not ran and changed is not None and changed < memory.floor:
                 continue
             self._marks[mark] = changed or _LAST
@@ -206,9 +213,9 @@ def _changed(record: Deployment) -> datetime | None:
     return record.updated_time or record.creation_time
 
 
-def _mark(record: Deployment) -> int:
+def _marks(records: Iterable[Deployment]) -> list[int]:
     # The config is new with each action of a stack: it tells two updates apart that end within the same second.
-    return hash((record.id, record.status, record.action, record.updated_time, record.config_id))
+    return [hash((each.id, each.status, each.action, each.updated_time, each.config_id)) for each in records]
 
 
 def _run(record: Deployment) -> int:
