@@ -17,7 +17,7 @@ from exporter.steps import STEP
 # Up to so many are looked up one by one.
 FEW: Final = 8
 # Sorted at a time, which takes a fraction of a millisecond.
-_PART: Final = 1024
+_PART: Final = 128
 
 
 class Sum(NamedTuple):

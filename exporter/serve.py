@@ -30,7 +30,7 @@ from exporter.webconfig import Loaded
 
 SHUTDOWN_SECONDS: Final = 2.0
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 100)
-SWITCH_INTERVAL: Final = 0.0001
+SWITCH_INTERVAL: Final = 0.00005
 
 log = structlog.get_logger("serve")
 
