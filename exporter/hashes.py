@@ -16,8 +16,11 @@ from exporter.steps import STEP
 
 # Up to so many are looked up one by one.
 FEW: Final = 8
+# The memory of so many is the system's again as soon as they are let go.
+_RUN: Final = 32 * 1024
+_COARSE: Final = 128 * 1024
 # Sorted at a time, which takes a fraction of a millisecond.
-_PART: Final = 128
+_FINE: Final = 128
 
 
 class Sum(NamedTuple):
@@ -46,7 +49,7 @@ class Gathered:
     def extend(self, hashes: Collection[int]) -> None:
         """Add some more, before they are sorted."""
         assert self._ordered is None
-        if not self._runs or len(self._runs[-1]) >= STEP:
+        if not self._runs or len(self._runs[-1]) >= _RUN:
             self._runs.append(array("q"))
         self._runs[-1].extend(array("q", hashes))
         self.sum = Sum(self.sum.size + len(hashes), self.sum.total + sum(hashes))
@@ -54,24 +57,29 @@ class Gathered:
     def ordered(self) -> array[int]:
         """All of them, sorted."""
         if self._ordered is None:
-            self._ordered = array("q")
-            for part in self._parts():
-                self._ordered.extend(sorted(part))
-                del part[:]  # out of memory as soon as it is sorted
+            result = array("q")
+            runs, self._runs = self._runs, []
+            bits = (len(self) // _COARSE).bit_length()
+            coarse = [[part] for part in reversed(_parted(runs, bits, after=0))] if bits else [runs]
+            size = len(self) >> bits
+            while coarse:
+                for part in _parted(coarse.pop(), max(1, (size // _FINE).bit_length()), after=bits):
+                    result.extend(sorted(part))
+            self._ordered = result
         return self._ordered
 
-    def _parts(self) -> Iterator[array[int]]:
-        """All of them by their first bits, in order, as many in each part as can be sorted at a time."""
-        bits = max(1, (len(self) // _PART).bit_length())
-        count, shift = 1 << bits, 64 - bits
-        # The first bit is the sign: negative ones come first.
-        middle = count // 2
-        parts = [array("q") for _ in range(count)]
-        runs, self._runs = self._runs, []
-        while runs:
-            for each in runs.pop():
-                parts[(each >> shift) + middle].append(each)
-        return iter(parts)
+
+def _parted(runs: list[array[int]], bits: int, *, after: int) -> list[array[int]]:
+    """The hashes of some runs, which are let go, by so many of their bits, `after` those that are the same in all."""
+    count, shift = 1 << bits, 64 - after - bits
+    parts = [array("q") for _ in range(count)]
+    mask = count - 1
+    while runs:
+        for each in runs.pop():
+            parts[(each >> shift) & mask].append(each)
+    if not after:  # the first bit is the sign: negative ones come first
+        parts = parts[count // 2 :] + parts[: count // 2]
+    return parts
 
 
 def ordered(hashes: Iterable[int]) -> array[int]:

@@ -3,6 +3,7 @@
 import random
 from array import array
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,13 @@ def test_hashes_are_sorted(size: int, seed: int) -> None:
     """However many there are, they are sorted as `sorted` does, those that stand there twice too."""
     chance = random.Random(seed)
     some = [*hashes(chance, size), *hashes(random.Random(seed), size // 2)]
+    assert ordered(some) == array("q", sorted(some))
+
+
+@pytest.mark.parametrize("size", [130_000, 140_000, 600_000])
+def test_very_many_hashes_are_sorted(size: int) -> None:
+    """Also those that are too many to be told apart by their first bits in one step."""
+    some = list(hashes(random.Random(size), size))
     assert ordered(some) == array("q", sorted(some))
 
 
