@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.samples import Sample
@@ -36,10 +36,11 @@ class Own:
 
     def write(self, format: Format) -> bytes:
         """Their text, with OpenMetrics' end mark."""
-        samples = [sample for family in self._registry.collect() for sample in family.samples]
+        families = list(self._registry.collect())
+        samples = [sample for family in families for sample in family.samples]
         frame = self._frames.get(format)
         if frame is None or frame.samples != [sample[:2] for sample in samples]:
-            frame = self._frames[format] = _frame(samples, self._written(format, self._registry).decode())
+            frame = self._frames[format] = _frame(samples, _written(format, families).decode())
         values = [floatToGoString(sample.value) for sample in samples]
         return "".join([part for pair in zip(frame.texts, (*values, ""), strict=True) for part in pair]).encode()
 
@@ -51,12 +52,24 @@ class Own:
             samples = {sample.name for sample in family.samples}
             if wanted & (samples | {family.name}):
                 found += samples
-        return self._written(format, self._registry.restricted_registry(found)) if found else None
+        return _written(format, self._registry.restricted_registry(found).collect()) if found else None
 
-    @staticmethod
-    def _written(format: Format, registry: CollectorRegistry) -> bytes:
-        text: bytes = (generate_openmetrics if format == "openmetrics" else generate_text)(registry)
-        return text
+
+class _Collected(NamedTuple):
+    """What was collected already, for writers that ask a registry. Collected twice it might differ: what the system
+    tells the first time it may not tell the second."""
+
+    families: Iterable[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        """Just that."""
+        return self.families
+
+
+def _written(format: Format, families: Iterable[Metric]) -> bytes:
+    registry = _Collected(families)
+    text: bytes = (generate_openmetrics if format == "openmetrics" else generate_text)(registry)
+    return text
 
 
 def _frame(samples: Sequence[Sample], text: str) -> _Frame:

@@ -3,10 +3,10 @@
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
@@ -75,3 +75,30 @@ def test_what_can_not_be_told_is_left_out(format: Format) -> None:
     assert between.endswith(b"# EOF\n") is (format == "openmetrics")
     assert masked(own.write(format)) == masked(before)
     assert [value for name, value in values(between).items() if name.startswith("python_info{")] == [1]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_can_be_told_no_more_a_moment_later(format: Format) -> None:
+    """Where the system ceases to tell something while it is being collected, that scrape and all later ones are whole:
+    what is written is what was collected, once."""
+    own = Own()
+
+    class Last:
+        """Collected after all others; then no more files can be opened."""
+
+        done = False
+
+        def describe(self) -> list[Metric]:
+            return []
+
+        def collect(self) -> list[Metric]:
+            if not self.done:
+                stack.enter_context(no_more_files())
+            self.done = True
+            return []
+
+    own._registry.register(Last())
+    with ExitStack() as stack:
+        before = own.write(format)
+    assert "process_cpu_seconds_total" in values(before)
+    assert masked(own.write(format)) == masked(before)
