@@ -83,6 +83,9 @@ class Fleet:
                 scope: tuple(family for family in self.families if family.scope == scope)
                 for scope in ("data", "project", "cloud", "exporter")
             }
+            self._names_by_scope = {
+                scope: frozenset(family.name for family in some) for scope, some in self._by_scope.items()
+            }
         names = [cloud.name for cloud in config.clouds]
         if before is None:
             self.gate = Gate(config.limits.concurrency, names)
@@ -271,18 +274,20 @@ class Fleet:
     def _show_project(self, watch: ProjectWatch) -> None:
         """Show a project's state as it now is."""
         state = watch.state
-        blocks = dict(watch.blocks)
-        blocks.update(self._render("project", (*state.key, state.name), state))
-        bounded = state.shown.bounded if state.shown is not None else 0
+        owner = ("project", *state.key)
         if state.shown is None:
-            self._wanted.put(("project", *state.key), 0)
-        self._put(("project", *state.key), blocks, bounded=bounded)
+            self._wanted.put(owner, 0)
+        if (data := watch.take_blocks()) is not None:
+            bounded = state.shown.bounded if state.shown is not None else 0
+            self.page.put(owner, data, families=self._names_by_scope["data"])
+            self._bounded.put(owner, bounded)
+            self._others.put(("data", *state.key), _lines(data) - bounded)
+        self._show(owner, "project", (*state.key, state.name), state)
 
-    def _put(self, owner: tuple[str, ...], blocks: Mapping[str, Block], *, bounded: int = 0) -> None:
-        self.page.put(owner, blocks)
-        lines = sum(part.count(b"\n") for block in blocks.values() for part in block.text)
-        self._bounded.put(owner, bounded)
-        self._others.put(owner, lines - bounded)
+    def _show(self, owner: tuple[str, ...], scope: Scope, base: tuple[str, ...], state: object) -> None:
+        blocks = self._render(scope, base, state)
+        self.page.put(owner, blocks, families=self._names_by_scope[scope])
+        self._others.put(owner, _lines(blocks))
         self._keep_within_limit()
 
     def _budget(self) -> int:
@@ -317,18 +322,24 @@ class Fleet:
         """Show nothing of a project any more."""
         for account in (self._bounded, self._others, self._wanted):
             account.put(("project", *watch.key), 0)
+        self._others.put(("data", *watch.key), 0)
         self.page.drop(("project", *watch.key))
 
     def _show_cloud(self, cloud: CloudWatch) -> None:
         """Show a cloud's state as it now is."""
-        self._put(("cloud", cloud.config.name), self._render("cloud", (cloud.config.name,), cloud.state))
+        self._show(("cloud", cloud.config.name), "cloud", (cloud.config.name,), cloud.state)
 
     def _show_exporter(self) -> None:
-        self._put(("exporter",), self._render("exporter", (), self.state))
+        self._show(("exporter",), "exporter", (), self.state)
 
     def _render(self, scope: Scope, base: tuple[str, ...], state: object) -> dict[str, Block]:
         rendered = ((family.name, render(family, base, state)) for family in self._by_scope[scope])
         return {name: block for name, block in rendered if block is not None}
+
+
+def _lines(blocks: Mapping[str, Block]) -> int:
+    """How many series they show."""
+    return sum(part.count(b"\n") for block in blocks.values() for part in block.text)
 
 
 def _access(cloud: Cloud, clock: Clock) -> CloudAccess:

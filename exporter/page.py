@@ -1,8 +1,8 @@
 """The page that scrapes get, kept as ready pieces.
 
-Each state's block of each section is kept as plain bytes. Small blocks go together into bundles, because a deflate
-piece of a few lines compresses badly and joining tens of thousands of them takes time; a large block is a piece by
-itself. A change makes only the pieces anew that it touches. A gzip page is one ordinary member: the header, every
+Each state's block of each section is kept as plain bytes, once. Small blocks go together into bundles, because a
+deflate piece of a few lines compresses badly and joining tens of thousands of them takes time; a large block is a piece
+by itself. A change makes only the pieces anew that it touches. A gzip page is one ordinary member: the header, every
 piece's deflate stream (each ended by a full flush, so they can stand in any order), an empty last block, and the CRC
 combined from the pieces' own.
 
@@ -28,29 +28,46 @@ LARGE_PART: Final = 64 * 1024
 class _Shelf:
     """The blocks of every owner for one header."""
 
-    blocks: dict[int, bytes] = field(default_factory=dict)
-    """By slot."""
+    sizes: dict[int, int] = field(default_factory=dict)
+    """By slot, of the blocks that are not empty."""
     pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
-    """By (bundle, -1) for the small blocks of a bundle, (bundle, slot) for a large one; kept in order."""
+    """By (bundle, -1) for the small blocks of a bundle, (bundle, slot) for a large one; kept in order. Blocks are
+    nowhere else: those of a bundle stand in it in the order of their slots."""
+
+    def block(self, slot: int) -> bytes:
+        """The block of a slot, b"" where it has none."""
+        bundle, size = slot // BUNDLE_MEMBERS, self.sizes.get(slot, 0)
+        if size > LARGE_BLOCK:
+            return self.pieces[bundle, slot].plain
+        if not size:
+            return b""
+        start = self._start(slot)
+        return self.pieces[bundle, -1].plain[start : start + size]
+
+    def _start(self, slot: int) -> int:
+        """Where a slot's small block begins, or would begin, in its bundle."""
+        first = slot // BUNDLE_MEMBERS * BUNDLE_MEMBERS
+        return sum(size for each in range(first, slot) if (size := self.sizes.get(each, 0)) <= LARGE_BLOCK)
 
     def put(self, slot: int, block: bytes, ready: Piece | None) -> bool:
         """Set (or with b"" remove) the block of a slot, `ready` as a piece if large; False where it was just that."""
-        before = self.blocks.get(slot, b"")
+        before = self.block(slot)
         if before == block:
             return False
-        if block:
-            self.blocks[slot] = block
-        else:
-            del self.blocks[slot]
         bundle = slot // BUNDLE_MEMBERS
+        old, new = (each if len(each) <= LARGE_BLOCK else b"" for each in (before, block))
+        if old != new:
+            start = self._start(slot)
+            others = self.pieces[bundle, -1].plain if (bundle, -1) in self.pieces else b""
+            self._set((bundle, -1), b"".join((others[:start], new, others[start + len(old) :])))
         if len(block) > LARGE_BLOCK:
             self._set((bundle, slot), block, ready)
         elif len(before) > LARGE_BLOCK:
             self._set((bundle, slot), b"")
-        if len(before) <= LARGE_BLOCK or len(block) <= LARGE_BLOCK:
-            slots = range(bundle * BUNDLE_MEMBERS, (bundle + 1) * BUNDLE_MEMBERS)
-            small = (self.blocks.get(each, b"") for each in slots)
-            self._set((bundle, -1), b"".join(each for each in small if len(each) <= LARGE_BLOCK))
+        if block:
+            self.sizes[slot] = len(block)
+        else:
+            del self.sizes[slot]
         return True
 
     def _set(self, place: tuple[int, int], plain: bytes, ready: Piece | None = None) -> None:
@@ -112,22 +129,24 @@ class Page:
     def __contains__(self, owner: object) -> bool:
         return owner in self._slots
 
-    def put(self, owner: object, blocks: Mapping[str, Block]) -> None:
-        """Replace all that an owner shows by these blocks, by family name."""
+    def put(self, owner: object, blocks: Mapping[str, Block], *, families: frozenset[str] | None = None) -> None:
+        """Replace all that an owner shows, or what it shows of some families, by these blocks, by family name."""
         slot = self._slots.get(owner)
         if slot is None:
             slot = self._slots[owner] = self._free.pop() if self._free else next(self._next)
-        self._replace(slot, blocks)
+        self._replace(slot, blocks, families)
 
     def drop(self, owner: object) -> None:
         """Forget an owner and all that it shows."""
         if (slot := self._slots.pop(owner, None)) is not None:
-            self._replace(slot, {})
+            self._replace(slot, {}, None)
             self._free.append(slot)
 
-    def _replace(self, slot: int, blocks: Mapping[str, Block]) -> None:
+    def _replace(self, slot: int, blocks: Mapping[str, Block], families: frozenset[str] | None) -> None:
         changed = False
         for family, format, part, shelf in self._feeds:
+            if families is not None and family not in families:
+                continue
             block = blocks.get(family)
             if block is None:
                 changed |= shelf.put(slot, b"", None)
@@ -164,8 +183,8 @@ class Page:
         parts: list[Piece | bytes] = []
         for section in self._sections[format] if slot is not None else ():
             shelf = section.shelf
-            if slot in shelf.blocks and (families is None or section.family in families):
-                parts += section.header.plain, shelf.pieces.get((slot // BUNDLE_MEMBERS, slot)) or shelf.blocks[slot]
+            if slot in shelf.sizes and (families is None or section.family in families):
+                parts += section.header.plain, shelf.pieces.get((slot // BUNDLE_MEMBERS, slot)) or shelf.block(slot)
         return parts
 
     def _pieces(self, format: Format) -> Iterator[Piece]:

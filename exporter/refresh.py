@@ -126,8 +126,8 @@ class ProjectWatch:
         """Set once the first attempt has ended."""
         self.fetched_at = 0.0
         """When the data was asked for, by the steady clock."""
-        self.blocks: Mapping[str, Block] = {}
-        """The data as the page shows it."""
+        self._blocks: Mapping[str, Block] | None = {}
+        """The data as the page is to show it from now on; None: as it does already, and nobody else has to keep it."""
         self._shared = shared
         self._failures = 0
         self._listing_time = 0.0
@@ -256,11 +256,16 @@ class ProjectWatch:
                 project=state.name,
                 limit=format_duration(limit),
             )
-            self.blocks = {}
+            self._blocks = {}
             self._fold = self._whole = None
             self._tally = ConfigTally()
             self._shared.claims.release(self.key.project_id)
             self._replace(replace(state, stale=True))
+
+    def take_blocks(self) -> Mapping[str, Block] | None:
+        """The data as the page is to show it from now on, for whoever keeps it; None where it has not changed."""
+        blocks, self._blocks = self._blocks, None
+        return blocks
 
     def rename(self, name: str) -> None:
         """Take over a project's new name."""
@@ -370,7 +375,7 @@ class ProjectWatch:
             self._replace(self.state)
 
     def _show(self, snapshot: Snapshot) -> None:
-        self.blocks = self._shared.render(self.state, snapshot)
+        self._blocks = self._shared.render(self.state, snapshot)
         self._replace(replace(self.state, snapshot=snapshot))
 
     async def _list(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
@@ -542,7 +547,7 @@ class ProjectWatch:
             blocks = await run_beside(large, partial(shared.render, state, snapshot), name="render")
             if self._whole is not whole or self._shared is not shared or self.state.name != state.name:
                 continue  # something newer came meanwhile
-            self._whole, self._named_with, self.blocks = called, names, blocks
+            self._whole, self._named_with, self._blocks = called, names, blocks
             self._replace(replace(self.state, snapshot=snapshot))
 
     def _counted(self, told: Events) -> Ledger | None:
@@ -580,7 +585,6 @@ class ProjectWatch:
         self._slow = duration > self._shared.refresh.slow_after
         if before.up is False:
             log.info("recovered", cloud=self.key.cloud, project_id=self.key.project_id, project=before.name)
-        self.blocks = found.blocks
         self.fetched_at = found.asked_steady
         self._whole, self._tally, self._named_with, self._unnamed = found.whole, found.tally, found.names, found.configs
         if found.names.by_id:
@@ -590,6 +594,8 @@ class ProjectWatch:
         if not _same_finishes(found.shared, self._shared):
             # Other settings came while it was under way: to the next listing, what this one did not show is no news.
             self._shared.finishes.restart(self.key.project_id)
+        # Not before: what others are handed may cut what this project shows until now.
+        self._blocks = found.blocks
         self._replace(before.succeeded(found.snapshot, duration=duration, interval=interval, ledger=ledger))
         for other in gained:
             self.gain(other)

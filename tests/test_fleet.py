@@ -630,6 +630,24 @@ async def test_undocumented_values_past_the_limit(cloud: Cloud, kind: str):
     assert len({each.labels[kind] for each in page.select(DEPLOYMENTS, project=SECOND)}) == documented + 20 + 1
 
 
+async def test_what_the_page_shows_is_kept_there_alone(cloud: Cloud):
+    """What was made of a listing is handed to the page, and stays on it through what changes of a project since."""
+    project = cloud.project(FIRST).id
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        (watch,) = (each for each in fleet.watches() if each.key.project_id == project)
+        before = page_of(fleet).cells(DEPLOYMENTS, "status", "action", project=FIRST)
+        assert sum(before.values()) == 1
+        assert watch.take_blocks() is None
+        cloud.listing(answering(500))
+        await watch.refresh()
+        assert page_of(fleet).value("heat_up", project=FIRST) == 0
+        assert page_of(fleet).cells(DEPLOYMENTS, "status", "action", project=FIRST) == before
+        watch.rename("renamed")
+        assert page_of(fleet).cells(DEPLOYMENTS, "status", "action", project="renamed") == before
+        assert watch.take_blocks() is None
+
+
 # -- what is gone leaves nothing behind
 
 
@@ -651,7 +669,7 @@ def held(fleet: Fleet) -> dict[str, int]:
         "slots": len(page._slots) + len(page._free),
         "series": sum(len(each.numbers) for each in (fleet._bounded, fleet._others, fleet._wanted)),
         "conditions": len(watch._conditions),
-        "blocks": sum(len(shelf.blocks) for shelf in shelves),
+        "blocks": sum(len(shelf.sizes) for shelf in shelves),
         "pieces": sum(len(shelf.pieces) for shelf in shelves),
         "lines": sum(b"project_id=" in line for line in page.plain("text").splitlines()),
         "loops": len(watch._tasks),

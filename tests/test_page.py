@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import subprocess
+import tracemalloc
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -217,6 +218,32 @@ def test_both_formats_share_what_is_the_same() -> None:
 def order(page: Page) -> list[int]:
     """The owners in the order of the page."""
     return [int(line[:4]) for line in page.plain("text").splitlines() if line[:4].isdigit()]
+
+
+def test_each_block_is_kept_once() -> None:
+    """The page of many projects with few lines each takes hardly more memory than its bytes."""
+    page = Page(SOME)
+    tracemalloc.start()
+    try:
+        for owner in range(300):
+            page.put(owner, blocks(owner, {GAUGE: 4000, COUNTER: 2000}))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 300 * 6000 < kept < 1.3 * 300 * 6000
+
+
+def test_some_families_are_replaced_and_others_stay() -> None:
+    """Of families that were not named, an owner goes on showing what it did."""
+    page = Page(SOME)
+    shown = {owner: blocks(owner, {GAUGE: 300, COUNTER: 20, HISTOGRAM: 20}) for owner in range(3)}
+    for owner, own in shown.items():
+        page.put(owner, own)
+    newer = blocks(1, {COUNTER: 300}, version=1)
+    page.put(1, newer, families=frozenset({COUNTER, HISTOGRAM}))
+    shown[1] = {GAUGE: shown[1][GAUGE], COUNTER: newer[COUNTER]}
+    for format in FORMATS:
+        check(page, shown, format)
 
 
 def test_places_are_used_again() -> None:

@@ -83,7 +83,8 @@ async def test_data_of_before_a_sleep_is_on_no_page(cloud: Cloud):
             hands.advance(10 * HOUR)
             await exporter.get(path)
             assert watch_of(exporter.fleet).state.stale
-            assert watch_of(exporter.fleet).blocks == {}
+            owner = ("project", *watch_of(exporter.fleet).key)
+            assert not exporter.fleet.page.owned(owner, "text", frozenset({DEPLOYMENTS}))
             await watch_of(exporter.fleet).refresh()
             assert not watch_of(exporter.fleet).state.stale
         hands.advance(10 * HOUR)
