@@ -6,13 +6,15 @@ import asyncio
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import cycle, islice
+from pathlib import Path
 
-from bench.processes import Scraper, beside
-from bench.serving import running
+from bench.processes import Scraper, beside, resident, until
+from bench.serving import running, scraped_in_every_way
 from bench.table import Row
 from exporter.exposition import Block
 from exporter.families import FAMILIES, SCOPE_LABELS
@@ -22,7 +24,7 @@ DEPLOYMENTS = 50
 FAMILIES_SHOWN = 25
 LINES = 2
 """Of each family and project."""
-MANY, ONE = 19196, 19197
+MANY, ONE, WATCHING = 19196, 19197, 19201
 MINUTE = 60.0
 SCRAPES = 400
 
@@ -92,6 +94,47 @@ def refreshing(projects: int) -> Row:
         peer="the same project alone",
         ratio=together / alone,
         target=2,
+        limit=True,
+    )
+
+
+# -- memory
+
+
+def _scraped(projects: int) -> tuple[int, bytes]:
+    """The memory of an exporter that watches so many projects, once it was scraped in every way, and its plain page."""
+    settings = {
+        "clouds": [{"name": "bench", "cloud": "simulator"}],
+        "refresh": {"interval": "1h"},
+        "limits": {"requests_per_second": 100_000},
+        "names": False,
+    }
+    with ExitStack() as stack:
+        environment = stack.enter_context(beside([sys.executable, "-m", "bench.many", "cloud", str(projects)]))
+        config = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))) / "config.yaml"
+        config.write_text(json.dumps(settings))
+        command = [sys.executable, "-m", "exporter", f"--config.file={config}", "--log.level=error"]
+        command.append(f"--web.listen-address=127.0.0.1:{WATCHING}")
+        process = stack.enter_context(running(*command, url=f"http://127.0.0.1:{WATCHING}/", env=environment))
+        scraper = Scraper(WATCHING)
+        until(lambda: scraper.scrape("/metrics?name[]=heat_up").count(b"} 1\n") == projects, 600)
+        page = scraped_in_every_way(WATCHING)
+        return resident(process.pid), page
+
+
+def memory(projects: int) -> Row:
+    """What an exporter that watches many small projects takes more than with one of them, scraped in every way."""
+    full, page = _scraped(projects)
+    one, _ = _scraped(1)
+    series = page.count(b"\n") - page.count(b"\n# ")
+    return Row(
+        what=f"memory of an exporter with {series:,} series of {projects:,} projects, scraped in every way",
+        ours=(full - one) / 1e6,
+        theirs=len(page) / 1e6,
+        unit="MB",
+        peer="the plain page's bytes",
+        ratio=(full - one) / len(page),
+        target=4,
         limit=True,
     )
 

@@ -8,6 +8,7 @@ import sys
 PROGRAMS = {
     "nginx": "nginx-light",
     "wrk": "wrk",
+    "prometheus": "prometheus",
     "prometheus-pushgateway": "prometheus-pushgateway",
 }
 """By name, the Debian package that brings it."""

@@ -139,8 +139,8 @@ def memory(*, large: int) -> Iterator[Row]:
         ours=small["growth"] / 1e6,
         theirs=small["idle"] / 1e6,
         unit="MB",
-        peer="idle before it (the ratio is MiB)",
-        ratio=small["growth"] / 1024**2,
+        peer="idle before it (the ratio is MB)",
+        ratio=small["growth"] / 1e6,
         target=24,
         limit=True,
     )
@@ -150,10 +150,10 @@ def memory(*, large: int) -> Iterator[Row]:
     yield Row(
         what=f"memory of a refresh of {large:,} deployments",
         ours=big["growth"] / 1e6,
-        theirs=24 * 1.024**2,
+        theirs=24,
         unit="MB",
-        peer="the 24 MiB of 100,000",
-        ratio=big["growth"] / (24 * 1024**2),
+        peer="the 24 MB of 100,000",
+        ratio=big["growth"] / 24e6,
         target=1.25,
         limit=True,
     )

@@ -25,6 +25,7 @@ from exporter.pieces import gzip_member, piece
 
 OURS, NGINX, PUSHGATEWAY, EMPTY, BARE = 19191, 19192, 19193, 19198, 19200
 SECONDS = 4
+SCRAPES = 5
 SERVE = (sys.executable, "-m", "bench.serving")
 
 
@@ -147,6 +148,7 @@ def rows(series: int) -> Iterator[Row]:
                 target=1.0,
                 note="what is not sending is aiohttp's work on a request, and `process_*`, read for each scrape",
             )
+        yield _by_prometheus(series)
         bare = f"http://127.0.0.1:{BARE}/"
         stack.enter_context(running(*SERVE, str(series), str(BARE), "bare", url=bare))
         most = _requests_per_second(bare, compressed=False)
@@ -189,6 +191,40 @@ def _way(compressed: bool) -> str:
     return "gzip" if compressed else "plain"
 
 
+def _by_prometheus(series: int) -> Row:
+    """How long a Prometheus takes to scrape ours, and nginx's files."""
+    from tests.programs.prometheus import Prometheus
+
+    ports = {"ours": OURS, "nginx": NGINX}
+    jobs = [{"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for name, port in ports.items()]
+    with Prometheus(jobs, interval="2s") as prometheus:
+        enough = f"count_over_time(scrape_duration_seconds[5m]) >= {SCRAPES}"
+        prometheus.wait_until(enough, lambda found: len(found) == len(jobs), timeout=120)
+        assert all(each.value == 1 for each in prometheus.query("min_over_time(up[5m])"))
+        assert all(each.value >= series for each in prometheus.query("scrape_samples_scraped"))
+        found = prometheus.query("quantile_over_time(0.5, scrape_duration_seconds[5m])")
+    seconds = {each.labels["job"]: each.value for each in found}
+    return Row(
+        what=f"a Prometheus's scrape of {series:,} series, median of {SCRAPES}",
+        ours=seconds["ours"] * 1e3,
+        theirs=seconds["nginx"] * 1e3,
+        unit="ms",
+        peer="nginx, the same files",
+        ratio=seconds["ours"] / seconds["nginx"],
+        limit=True,
+    )
+
+
+def scraped_in_every_way(port: int) -> bytes:
+    """The plain page, after scrapes in both formats, plain and compressed."""
+    for compressed in (True, False):
+        for openmetrics in (True, False):
+            scraper = Scraper(port, compressed=compressed, openmetrics=openmetrics)
+            for _ in range(3):
+                page = scraper.scrape()
+    return page
+
+
 def memory(series: int) -> Row:
     """What so many series take of memory, scraped in both formats, plain and compressed."""
     with ExitStack() as stack:
@@ -197,11 +233,7 @@ def memory(series: int) -> Row:
             for size, port in ((series, OURS), (0, EMPTY))
         ]
         for port in (OURS, EMPTY):
-            for compressed in (False, True):
-                for openmetrics in (False, True):
-                    scraper = Scraper(port, compressed=compressed, openmetrics=openmetrics)
-                    for _ in range(3):
-                        scraper.scrape()
+            scraped_in_every_way(port)
         full, empty = (resident(process.pid) for process in processes)
     size = len(page(series))
     return Row(
