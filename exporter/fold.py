@@ -1,4 +1,4 @@
-"""Counting records into a snapshot, batch by batch; no record outlives its batch but those with rows of their own.
+"""Counting records into a snapshot, batch by batch; no record outlives a few batches but those with rows of their own.
 
 The work is done by C-level calls over a batch that was grouped by status and action, which takes half the time of one
 plain loop; only the grouping itself is a loop over records.
@@ -17,6 +17,8 @@ from functools import lru_cache
 from itertools import accumulate, islice, repeat
 from operator import attrgetter, itemgetter
 from typing import Any, Final
+
+import msgspec
 
 from exporter.claims import Guard
 from exporter.finishes import Memory, Sighted, Sightings
@@ -48,6 +50,8 @@ GROUP_RECORDS: Final = 128
 """So many of the same status and action are counted together."""
 GROUPS: Final = 64
 """Of more groups none waits until it has so many."""
+BATCHES: Final = 32
+"""Nor does any for longer than so many batches: what waits is a few megabytes, however long single texts are."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
@@ -195,7 +199,7 @@ class _Foremost:
         self.size += len(keyed)
         if (last := self._last) is not None:
             keyed = [each for each in keyed if each[0] <= last]
-        self._entries += [(key, record.id, record) for key, record in keyed]
+        self._entries += [(key, record.id, _brief(record)) for key, record in keyed]
         if len(self._entries) > _SORTED_AT * self._limit:
             self._sort()
 
@@ -219,6 +223,14 @@ class _Foremost:
 
 def _grouped() -> defaultdict[str | None, list[Deployment]]:
     return defaultdict(list)
+
+
+def _brief(record: Deployment) -> Deployment:
+    """The record with no more of its reason than is ever shown."""
+    reason = record.status_reason
+    if reason is None or len(reason) <= REASON_LENGTH:
+        return record
+    return msgspec.structs.replace(record, status_reason=reason[:REASON_LENGTH])
 
 
 def _place(entry: tuple[timedelta, str, Deployment]) -> tuple[timedelta, str]:
@@ -266,6 +278,8 @@ class Fold:
         self._compact = compact
         self._seen: set[int] | Gathered = Gathered() if compact else set()
         self._pending: list[Deployment] = []
+        self._batches = 0
+        """How many came since no record waited."""
         self._groups: defaultdict[str | None, defaultdict[str | None, list[Deployment]]] = defaultdict(_grouped)
         """Records by status and action, until there are enough of these to be counted. Not by both at once: a pair made
         for each record takes longer."""
@@ -282,7 +296,8 @@ class Fold:
         """Count one batch, together with the next ones where it is small."""
         self._rejected.update(batch.rejected)
         self._pending += batch.records
-        if len(self._pending) >= STEP_RECORDS:
+        self._batches += 1
+        if len(self._pending) >= STEP_RECORDS or self._batches >= BATCHES:
             self._count_pending()
 
     def close(self) -> None:
@@ -301,7 +316,7 @@ class Fold:
         groups = self._groups
         for record in self._fresh(records):
             groups[record.status][record.action].append(record)
-        at_once = self._revisited or sum(map(len, groups.values())) > GROUPS
+        at_once = self._revisited or self._batches >= BATCHES or sum(map(len, groups.values())) > GROUPS
         self._count_groups(1 if at_once else GROUP_RECORDS)
 
     def _count_groups(self, least: int = 1) -> None:
@@ -315,6 +330,7 @@ class Fold:
                     self._count(cell, status, group)
         if least == 1:
             self._groups.clear()
+            self._batches = 0
 
     def _fresh(self, records: list[Deployment]) -> list[Deployment]:
         """The records whose id was not met before and that are not left to others; the first of an id counts."""
@@ -565,7 +581,7 @@ class Fold:
                 actions.get(record.action or "", OTHER),
                 _code_label(record),
                 self._time(key * sign),
-                (record.status_reason or "")[:REASON_LENGTH],
+                record.status_reason or "",
             )
             for problem, foremost, share, sign in chosen
             for key, record in foremost.first(share)

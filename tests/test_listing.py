@@ -470,6 +470,36 @@ def test_memory_is_that_of_a_batch(stdout: str, size: int) -> None:
     assert peak < 5_000_000
 
 
+@pytest.mark.parametrize("status", ["FAILED", "IN_PROGRESS", "COMPLETE"])
+def test_long_reasons_are_not_collected(status: str) -> None:
+    """Of a reason that is as long as a batch no more is kept than is shown, also of deployments with rows of their own,
+    and none for longer than a few batches."""
+    reason = "a long story, " * 4096
+    times = {"creation_time": "2020-01-01T00:00:00Z", "updated_time": "2020-01-01T00:00:00Z"}
+    whole = (json.dumps({"id": f"{n}", "status": status, "status_reason": reason, **times}) for n in range(500))
+    fold = Fold(oracle.Rules(problems=500).options(), asked_at=oracle.ASKED_AT)
+    tracemalloc.start()
+    try:
+        comma = b'{"software_deployments": ['
+        decoder = ListingDecoder()
+        for record in whole:
+            for batch in decoder.feed(comma + record.encode()):
+                fold.add(batch)
+            comma = b", "
+        for batch in decoder.feed(b"]}"):
+            fold.add(batch)
+        for batch in decoder.close():
+            fold.add(batch)
+        found = fold.finish()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.total == 500
+    assert len(found.problems) == (0 if status == "COMPLETE" else 500)
+    assert 500 * len(reason) > 25_000_000
+    assert peak < 6_000_000
+
+
 def test_batches_stay_small_after_a_large_record() -> None:
     """A record larger than a batch makes its own batch large, and none of those after it."""
     body = listing({"id": "large", "x": "y" * 400_000}, *({"id": str(number)} for number in range(50_000)))
