@@ -42,7 +42,7 @@ def main() -> None:
     measure("many projects", [many.refreshing(100 if quick else 2_000)])
     measure("scrapes of many projects", many.scraping(200 if quick else 2_000, scrapes=100 if quick else 400))
     measure("memory of a page", [serving.memory(series)])
-    measure("memory of an exporter", [many.memory(series // 200)])
+    measure("a whole exporter", many.watching(series // 200, scrapes=100 if quick else 400))
     measure("starting", starting.rows(runs=runs))
     if without := [name for name in peers.PROGRAMS if peers.path(name) is None]:
         print(f"left out, for want of {', '.join(without)}: serving", file=sys.stderr)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -26,6 +27,7 @@ LINES = 2
 """Of each family and project."""
 MANY, ONE, WATCHING = 19196, 19197, 19201
 MINUTE = 60.0
+PART = "heat_software_deployments"
 SCRAPES = 400
 
 
@@ -98,11 +100,12 @@ def refreshing(projects: int) -> Row:
     )
 
 
-# -- memory
+# -- a whole exporter
 
 
-def _scraped(projects: int) -> tuple[int, bytes]:
-    """The memory of an exporter that watches so many projects, once it was scraped in every way, and its plain page."""
+@contextmanager
+def _watching(projects: int) -> Iterator[int]:
+    """The process of an exporter that has refreshed so many projects."""
     settings = {
         "clouds": [{"name": "bench", "cloud": "simulator"}],
         "refresh": {"interval": "1h"},
@@ -118,16 +121,39 @@ def _scraped(projects: int) -> tuple[int, bytes]:
         process = stack.enter_context(running(*command, url=f"http://127.0.0.1:{WATCHING}/", env=environment))
         scraper = Scraper(WATCHING)
         until(lambda: scraper.scrape("/metrics?name[]=heat_up").count(b"} 1\n") == projects, 600)
+        yield process.pid
+
+
+def watching(projects: int, *, scrapes: int) -> Iterator[Row]:
+    """What an exporter that watches many small projects takes more than with one of them, scraped in every way; and how
+    long a part of its page takes, asked for by `name[]` or as a project's probe, against the whole of it."""
+    with _watching(1) as process:
+        scraped_in_every_way(WATCHING)
+        one = resident(process)
+    with _watching(projects) as process:
         page = scraped_in_every_way(WATCHING)
-        return resident(process.pid), page
-
-
-def memory(projects: int) -> Row:
-    """What an exporter that watches many small projects takes more than with one of them, scraped in every way."""
-    full, page = _scraped(projects)
-    one, _ = _scraped(1)
+        full = resident(process)
+        project = re.search(rb'heat_up\{.*?project_id="([^"]*)"', page)
+        assert project is not None
+        times = {}
+        for path in ("/metrics", f"/metrics?name[]={PART}", f"/probe?cloud=bench&project={project[1].decode()}"):
+            scraper = Scraper(WATCHING, compressed=True)
+            for _ in range(scrapes):
+                scraper.scrape(path)
+            times[path] = scraper.p99
     series = page.count(b"\n") - page.count(b"\n# ")
-    return Row(
+    whole, *parts = times.values()
+    for what, seconds in zip((f"with name[]={PART}", "of one project's /probe"), parts, strict=True):
+        yield Row(
+            what=f"99 of 100 scrapes {what}, {projects:,} projects, gzip",
+            ours=seconds * 1e3,
+            theirs=whole * 1e3,
+            unit="ms",
+            peer="the whole page",
+            ratio=seconds / whole,
+            limit=True,
+        )
+    yield Row(
         what=f"memory of an exporter with {series:,} series of {projects:,} projects, scraped in every way",
         ours=(full - one) / 1e6,
         theirs=len(page) / 1e6,
