@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, repeat
 from typing import Final, NamedTuple
 
 from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
@@ -29,46 +29,51 @@ class _Shelf:
     """The blocks of every owner for one header."""
 
     sizes: dict[int, int] = field(default_factory=dict)
-    """By slot, of the blocks that are not empty."""
+    """By slot, of its small block."""
     pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
     """By (bundle, -1) for the small blocks of a bundle, (bundle, slot) for a large one; kept in order. Blocks are
     nowhere else: those of a bundle stand in it in the order of their slots."""
 
-    def block(self, slot: int) -> bytes:
-        """The block of a slot, b"" where it has none."""
-        bundle, size = slot // BUNDLE_MEMBERS, self.sizes.get(slot, 0)
-        if size > LARGE_BLOCK:
-            return self.pieces[bundle, slot].plain
-        if not size:
-            return b""
+    def of(self, slot: int) -> Piece | bytes | None:
+        """The block of a slot, as a piece if large; None where it has none."""
+        if (size := self.sizes.get(slot)) is None:
+            return self.pieces.get((slot // BUNDLE_MEMBERS, slot))
         start = self._start(slot)
-        return self.pieces[bundle, -1].plain[start : start + size]
+        return self._bundle(slot)[start : start + size]
+
+    def _bundle(self, slot: int) -> bytes:
+        found = self.pieces.get((slot // BUNDLE_MEMBERS, -1))
+        return b"" if found is None else found.plain
 
     def _start(self, slot: int) -> int:
         """Where a slot's small block begins, or would begin, in its bundle."""
         first = slot // BUNDLE_MEMBERS * BUNDLE_MEMBERS
-        return sum(size for each in range(first, slot) if (size := self.sizes.get(each, 0)) <= LARGE_BLOCK)
+        return sum(map(self.sizes.get, range(first, slot), repeat(0)))
 
     def put(self, slot: int, block: bytes, ready: Piece | None) -> bool:
         """Set (or with b"" remove) the block of a slot, `ready` as a piece if large; False where it was just that."""
-        before = self.block(slot)
-        if before == block:
-            return False
         bundle = slot // BUNDLE_MEMBERS
-        old, new = (each if len(each) <= LARGE_BLOCK else b"" for each in (before, block))
-        if old != new:
-            start = self._start(slot)
-            others = self.pieces[bundle, -1].plain if (bundle, -1) in self.pieces else b""
-            self._set((bundle, -1), b"".join((others[:start], new, others[start + len(old) :])))
+        large = self.pieces.get((bundle, slot))
+        size = self.sizes.get(slot, 0)
         if len(block) > LARGE_BLOCK:
+            if large is not None and large.plain == block:
+                return False
             self._set((bundle, slot), block, ready)
-        elif len(before) > LARGE_BLOCK:
-            self._set((bundle, slot), b"")
-        if block:
-            self.sizes[slot] = len(block)
+            small = b""
         else:
-            del self.sizes[slot]
-        return True
+            if large is not None:
+                self._set((bundle, slot), b"")
+            small = block
+        if size or small:
+            start, others = self._start(slot), self._bundle(slot)
+            if others[start : start + size] == small:
+                return False
+            self._set((bundle, -1), b"".join((others[:start], small, others[start + size :])))
+        if small:
+            self.sizes[slot] = len(small)
+        else:
+            self.sizes.pop(slot, None)
+        return large is not None or size > 0 or block != b""
 
     def _set(self, place: tuple[int, int], plain: bytes, ready: Piece | None = None) -> None:
         if not plain:
@@ -179,12 +184,12 @@ class Page:
 
     def owned(self, owner: object, format: Format, families: frozenset[str] | None = None) -> list[Piece | bytes]:
         """What one owner shows, under the headers of its families; of some families only where they are given."""
-        slot = self._slots.get(owner)
         parts: list[Piece | bytes] = []
-        for section in self._sections[format] if slot is not None else ():
-            shelf = section.shelf
-            if slot in shelf.sizes and (families is None or section.family in families):
-                parts += section.header.plain, shelf.pieces.get((slot // BUNDLE_MEMBERS, slot)) or shelf.block(slot)
+        if (slot := self._slots.get(owner)) is None:
+            return parts
+        for section in self._sections[format]:
+            if (families is None or section.family in families) and (block := section.shelf.of(slot)) is not None:
+                parts += section.header.plain, block
         return parts
 
     def _pieces(self, format: Format) -> Iterator[Piece]:

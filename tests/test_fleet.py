@@ -669,7 +669,7 @@ def held(fleet: Fleet) -> dict[str, int]:
         "slots": len(page._slots) + len(page._free),
         "series": sum(len(each.numbers) for each in (fleet._bounded, fleet._others, fleet._wanted)),
         "conditions": len(watch._conditions),
-        "blocks": sum(len(shelf.sizes) for shelf in shelves),
+        "blocks": sum(len(shelf.sizes) + sum(slot >= 0 for _, slot in shelf.pieces) for shelf in shelves),
         "pieces": sum(len(shelf.pieces) for shelf in shelves),
         "lines": sum(b"project_id=" in line for line in page.plain("text").splitlines()),
         "loops": len(watch._tasks),
