@@ -60,6 +60,9 @@ class Fleet:
         """By project: how many series of those families it would show if there were room."""
         self._cutting = False
         self.page: Page
+        """What scrapes get."""
+        self._drawing: Page
+        """Where everything is put: the same page, but while one with other families is drawn."""
         self.gate: Gate
         self._stage: Stage
         self._take(config, before=None)
@@ -78,7 +81,9 @@ class Fleet:
         self.config = config
         self.families = chosen(config.metrics.include, config.metrics.exclude)
         if before is None or before.metrics != config.metrics:
-            self.page = Page(self.families)
+            self._drawing = Page(self.families)
+            if before is None:
+                self.page = self._drawing
             self._by_scope: dict[Scope, tuple[Family, ...]] = {
                 scope: tuple(family for family in self.families if family.scope == scope)
                 for scope in ("data", "project", "cloud", "exporter")
@@ -151,19 +156,21 @@ class Fleet:
                     self._show_exporter()
                 raise
             unused = self._apply(config, opened)
-            await asyncio.gather(*(access.retire() for access in unused))
+            try:
+                await self._draw()
+            finally:
+                await asyncio.gather(*(access.retire() for access in unused))
             log.info("configuration read", config_hash=int(self.state.config_hash))
 
     def _apply(self, config: Config, opened: Mapping[str, CloudAccess]) -> list[CloudAccess]:
         """Go by a configuration whose clouds were opened; the accesses that nothing uses any more."""
         self._ready = self.ready  # what was true stays so, whatever clouds come now
-        page = self.page
         self._take(config, before=self.config)
         unused: list[CloudAccess] = []
         for name in [name for name in self.clouds if name not in opened]:
             if (task := self._tasks.pop(name, None)) is not None:
                 task.cancel()
-            page.drop(("cloud", name))
+            self._drawing.drop(("cloud", name))
             self._others.put(("cloud", name), 0)
             unused.append(self.clouds.pop(name).stop())
         for cloud in config.clouds:
@@ -193,12 +200,29 @@ class Fleet:
             reload_success_timestamp=self.clock.wall(),
         )
         self._show_exporter()
-        if page is not self.page:
-            for watch in self.watches():
-                watch.redraw()
-            for known in self.clouds.values():
-                self._show_cloud(known)
         return unused
+
+    async def _draw(self) -> None:
+        """Show the page with other families, once all is on it. Its projects are drawn one by one, while others get the
+        page of before: thousands take seconds."""
+        if self._drawing is self.page:
+            return
+        remaining = list(self.watches())
+        try:
+            while remaining:
+                self._redraw(remaining.pop())
+                await asyncio.sleep(0)
+        finally:
+            for watch in remaining:  # nobody waits any more
+                self._redraw(watch)
+            for cloud in self.clouds.values():
+                self._show_cloud(cloud)
+            self.page = self._drawing
+
+    def _redraw(self, watch: ProjectWatch) -> None:
+        cloud = self.clouds.get(watch.key.cloud)
+        if cloud is not None and cloud.projects.get(watch.key.project_id) is watch:
+            watch.redraw()
 
     async def once(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Find all projects and refresh each of them once; `progress` hears how many are done of how many.
@@ -279,14 +303,14 @@ class Fleet:
             self._wanted.put(owner, 0)
         if (data := watch.take_blocks()) is not None:
             bounded = state.shown.bounded if state.shown is not None else 0
-            self.page.put(owner, data, families=self._names_by_scope["data"])
+            self._drawing.put(owner, data, families=self._names_by_scope["data"])
             self._bounded.put(owner, bounded)
             self._others.put(("data", *state.key), _lines(data) - bounded)
         self._show(owner, "project", (*state.key, state.name), state)
 
     def _show(self, owner: tuple[str, ...], scope: Scope, base: tuple[str, ...], state: object) -> None:
         blocks = self._render(scope, base, state)
-        self.page.put(owner, blocks, families=self._names_by_scope[scope])
+        self._drawing.put(owner, blocks, families=self._names_by_scope[scope])
         self._others.put(owner, _lines(blocks))
         self._keep_within_limit()
 
@@ -323,7 +347,7 @@ class Fleet:
         for account in (self._bounded, self._others, self._wanted):
             account.put(("project", *watch.key), 0)
         self._others.put(("data", *watch.key), 0)
-        self.page.drop(("project", *watch.key))
+        self._drawing.drop(("project", *watch.key))
 
     def _show_cloud(self, cloud: CloudWatch) -> None:
         """Show a cloud's state as it now is."""

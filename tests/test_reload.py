@@ -470,6 +470,41 @@ async def test_other_families(cloud: Cloud):
         assert cloud.asked(FIRST) == 1
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+async def test_other_families_are_drawn_beside_everything_else(cloud: Cloud, interrupted: bool):
+    """While the projects are drawn anew one by one, others have their turns, and every page is a whole one: that of
+    before, and then the new one, also where nobody waits for it any more. A project that goes meanwhile stays away."""
+    left_out = "heat_software_deployments_stuck"
+    for number in range(20):
+        cloud.add_project(f"project-{number}")
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        before = fleet.page
+        gone = next(iter(fleet.watches()))
+        settings = configuration(metrics={"exclude": [left_out]})
+        reloading = asyncio.create_task(fleet.reload(lambda: settings))
+        turns = 0
+        while not reloading.done():
+            await asyncio.sleep(0)
+            if fleet.config is settings and fleet.page is before:
+                turns += 1
+                page = page_of(fleet)
+                assert page.total("heat_up") == 22
+                assert page.select(left_out)
+                if turns == 1:
+                    del fleet.clouds["sim"].projects[gone.key.project_id]
+                    fleet._forget_project(gone)
+                if turns == 5 and interrupted:
+                    reloading.cancel()
+        assert reloading.cancelled() is interrupted
+        assert turns >= (5 if interrupted else 20)
+        page = page_of(fleet)
+    assert not page.select(left_out)
+    assert page.total("heat_up") == 21
+    assert page.total("heat_software_deployments") == 1
+    assert page.value(HASH) == fleet.state.config_hash
+
+
 async def test_changed_credentials_are_used(cloud: Cloud):
     """After a reload a cloud is asked with what clouds.yaml says now; data and counters of its projects stay."""
     world = cloud.world
