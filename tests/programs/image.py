@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.programs import newer, pip
+from tests.programs.alone import alone
 from tests.programs.available import PROGRAMS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,8 +51,7 @@ def base() -> str:
     """The name of the base to build on: the pinned one if it can be had, else one made here under its name and tag."""
     pinned = pinned_base()
     name = pinned.partition("@")[0]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+    with alone(CACHE / "base"), tempfile.TemporaryDirectory(dir=CACHE) as folder:
         for known in (pinned, name):
             if _there(known):
                 return known

@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from tests.programs.alone import alone
 from tests.programs.available import LEFT_OUT, PROGRAMS, require
 
 CACHE = Path(__file__).parent.parent.parent / ".cache" / "npm"
@@ -15,9 +16,13 @@ CACHE = Path(__file__).parent.parent.parent / ".cache" / "npm"
 def package(name: str, version: str, digest: str) -> Path:
     """The folder of an unpacked package, fetched once; an error for any other contents than those of this SHA-256."""
     file = f"{name.removeprefix('@').replace('/', '-')}-{version}"
+    with alone(CACHE / file):
+        return _package(name, version, digest, file)
+
+
+def _package(name: str, version: str, digest: str, file: str) -> Path:
     archive = CACHE / f"{file}.tgz"
     if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             subprocess.run(
                 [PROGRAMS["npm"].files[1], "pack", "--silent", f"{name}@{version}"],

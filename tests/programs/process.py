@@ -1,10 +1,12 @@
 """Processes on loopback ports, and waiting for what they do."""
 
+import random
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -34,12 +36,19 @@ def eventually(condition: Callable[[], T], *, timeout: float = 15.0, interval: f
         time.sleep(interval)
 
 
+PORTS = range(15_000, 30_000)
+"""Those that tests are given: below the ones that the kernel gives to whoever asks for any."""
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody listens on, given to nobody else before this process has ended."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as listener, socket.socket(socket.AF_UNIX) as name, suppress(OSError):
+            name.bind(f"\0heat-deployment-exporter-test-port-{port}")
+            listener.bind(("127.0.0.1", port))
+            name.detach()  # the kernel takes it back when we end
+            return port
+    raise RuntimeError("no port is free")
 
 
 def session() -> requests.Session:
