@@ -15,6 +15,11 @@ import requests
 
 T = TypeVar("T")
 
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_setpriv = shutil.which("setpriv", path=PATH)
+GUARD = [_setpriv, "--pdeathsig", "KILL"] if _setpriv else []
+"""How a command begins that ends with the thread that started it: a test run that is killed runs no finalizer."""
+
 
 def eventually(condition: Callable[[], T], *, timeout: float = 15.0, interval: float = 0.05, what: str = "") -> T:
     """The first true answer of `condition`; an error that tells the last answer once the time is over.
@@ -70,13 +75,10 @@ class Process:
     def __init__(self, name: str, command: Iterable[str], folder: Path, **environment: str) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
-        plain = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder), "LANG": "C.UTF-8"}
-        # A test run that is killed runs no finalizer: let the kernel do it.
-        setpriv = shutil.which("setpriv", path=plain["PATH"])
-        guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+        plain = {"PATH": PATH, "HOME": str(folder), "LANG": "C.UTF-8"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*guard, *command],
+                [*GUARD, *command],
                 cwd=folder,
                 env=plain | environment,
                 stdin=subprocess.DEVNULL,
