@@ -21,7 +21,7 @@ GUARD = [_setpriv, "--pdeathsig", "KILL"] if _setpriv else []
 """How a command begins that ends with the thread that started it: a test run that is killed runs no finalizer."""
 
 
-def eventually(condition: Callable[[], T], *, timeout: float = 15.0, interval: float = 0.05, what: str = "") -> T:
+def eventually(condition: Callable[[], T], *, timeout: float = 60.0, interval: float = 0.05, what: str = "") -> T:
     """The first true answer of `condition`; an error that tells the last answer once the time is over.
 
     A refused connection or a failed assertion inside `condition` is an answer that is not true yet.
