@@ -1,11 +1,13 @@
 """The project's image, built and run by a real buildah without any daemon.
 
 Where the base can't be pulled, one of the same Debian and the same Python is made of Debian's packages. Needs root.
+`.ci/run` has it made before anything is installed, so all that is used here is in the standard library.
 """
 
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -165,3 +167,8 @@ def size(image: str) -> int:
     """Bytes of all files of an image, the base's among them."""
     with container(image) as made:
         return sum(path.lstat().st_size for path in made.root.rglob("*") if not path.is_dir() or path.is_symlink())
+
+
+if __name__ == "__main__":
+    # Makes the base, or gets it, and prints its name.
+    sys.stdout.write(f"{base()}\n")
