@@ -27,9 +27,7 @@ def ask(tmp_path: Path) -> Ask:
     """Starts a process that asks for the small folder and prints where it is, with a cache of this test's own."""
     reason = newer.obstacle()
     if reason is not None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(f"{LEFT_OUT}{reason}")
+        available.leave_out(reason)
 
     def start(*, then: str = "", packages: tuple[str, ...] = SMALL.packages) -> subprocess.Popen[str]:
         code = (

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.programs.alone import alone
-from tests.programs.available import LEFT_OUT, PROGRAMS, require
+from tests.programs.available import PROGRAMS, leave_out, require
 
 CACHE = Path(__file__).parent.parent.parent / ".cache" / "npm"
 
@@ -46,13 +46,11 @@ def _package(name: str, version: str, digest: str, file: str) -> Path:
 
 
 def require_package(what: str, name: str, version: str, digest: str) -> Path:
-    """The same; where npm or its registry is missing the calling test is skipped, or fails where CI=true."""
-    import pytest  # here: what renews files needs none
-
+    """The same; where npm or its registry is missing the calling test is left out."""
     require("npm")
     try:
         return package(name, version, digest)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         if os.environ.get("CI") == "true":
             raise
-        pytest.skip(f"{LEFT_OUT}{what} is missing (npm can't get it)")
+        leave_out(f"{what} is missing (npm can't get it)")
