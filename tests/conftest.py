@@ -1,5 +1,6 @@
 """Fixtures of real programs, and a list at the very end of what was left out for want of one."""
 
+import signal
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -18,6 +19,12 @@ from tests.programs.simulator import simulated_cloud
 # How long something takes is never asserted.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+
+
+def pytest_configure() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C; what tests start does not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", params=[*releases("openstack"), "simulator"])

@@ -38,8 +38,9 @@ from exporter.serve import Address, listening
 from exporter.simulator import Deployment, Plan, Project, Requests, Simulator, World, build
 from exporter.simulator.build import PASSWORD
 from exporter.web import Server
+from tests.programs.process import GUARD
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds after which something that does not happen has failed; nothing passes or fails by how long it took."""
 __all__ = ["PASSWORD", "Plan", "Simulator"]
 FIRST, SECOND = "web-frontend", "billing"
@@ -529,6 +530,7 @@ def command_line(*args: object) -> list[str]:
 async def run(*args: object) -> Finished:
     """Run the command to its end."""
     process = await asyncio.create_subprocess_exec(
+        *GUARD,
         *command_line(*args),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -547,6 +549,7 @@ async def run(*args: object) -> Finished:
 async def started(*args: object, before: Sequence[str] = (), pass_fds: Sequence[int] = ()) -> AsyncIterator[Process]:
     """Run the command until the end of the block; `before` stands before it on the command line."""
     process = await asyncio.create_subprocess_exec(
+        *GUARD,
         *before,
         *command_line(*args),
         pass_fds=pass_fds,

@@ -16,7 +16,7 @@ import yaml
 
 from exporter.shard import owner
 from tests.harness import Authority, Samples
-from tests.programs.available import LEFT_OUT
+from tests.programs.available import leave_out
 from tests.programs.helm import VALUES, Helm, only, require_helm
 from tests.programs.installed import simulated
 from tests.programs.pod import Pod, here
@@ -183,7 +183,7 @@ def test_pods_of_the_statefulset_share_the_projects(helm: Helm, clouds: dict[str
     """Pods told apart by their names alone have all projects between them, each the ones that are its own."""
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "--uts", "true"], check=False, capture_output=True).returncode:
-        pytest.skip(f"{LEFT_OUT}a host name of its own for a process (unshare --uts is not permitted)")
+        leave_out("a host name of its own for a process (unshare --uts is not permitted)")
     seen: list[set[str]] = []
     for number in range(2):
         objects = helm.objects(VALUES["shards"], shards="2", **settings(clouds))

@@ -288,7 +288,7 @@ class Fault(NamedTuple):
     end: Begin
     gateway: Literal["", "http", "https"] = ""
     refresh: Mapping[str, str] = {}
-    attempts: int = 3
+    attempts: int = 2
     """How many have to fail before it ends."""
     once: bool = False
     """Whether no attempt asks more than once, to be made sure of."""
@@ -308,7 +308,7 @@ def answers(heat: str, keystone: str, make: Callable[[Scene], Handler], **option
     return Fault(heat, keystone, begin, end, **options)
 
 
-def status(number: int, reason: str, body: bytes = b"{}", *, attempts: int = 3, **headers: str) -> Fault:
+def status(number: int, reason: str, body: bytes = b"{}", *, attempts: int = 2, **headers: str) -> Fault:
     """An API that answers with this status; of headers, underscores stand for dashes."""
     sent = {"Content-Type": "text/html" if body == HTML else "application/json"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -382,13 +382,12 @@ FAULTS: dict[str, Fault] = {
     "refused": Fault("connect", "connect", refusing, as_at_first, gateway="http"),
     "no such name": Fault("dns", "dns", nameless, named, gateway="http", spare=4),
     # time
-    "never answers": answers("timeout", "timeout", lambda scene: Hold(), refresh=PATIENCE, attempts=2),
+    "never answers": answers("timeout", "timeout", lambda scene: Hold(), refresh=PATIENCE),
     "a byte now and then": answers(
         "timeout",
         "timeout",
         lambda scene: trickling(scene.body, pause=0.05, status=scene.status, headers=scene.headers),
         refresh={"timeout": "2s"},
-        attempts=2,
     ),
     # connections that break, lengths that are wrong
     "hangs up": answers("connect", "connect", lambda scene: hang_up),

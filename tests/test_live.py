@@ -259,7 +259,7 @@ def test_every_query_returns_data(scene: Scene, choice: str):
         assert not waiting, "; ".join(waiting)
         return True
 
-    eventually(done, timeout=30, interval=0.5)
+    eventually(done, interval=0.5)
 
 
 def name_of(target: Target, choice: str) -> str:
@@ -406,6 +406,6 @@ def test_alerts_arrive_and_resolve(scene: Scene):
     def known() -> set[str]:
         return {alert["labels"]["alertname"] for alert in scene.alertmanager.alerts()}
 
-    eventually(lambda: "HeatDeploymentSeriesWithheld" in known(), timeout=30)
+    eventually(lambda: "HeatDeploymentSeriesWithheld" in known())
     assert webhook.latest("HeatDeploymentSeriesWithheld") is None
     assert webhook.latest("HeatDeploymentDataAbsent") is None

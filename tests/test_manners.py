@@ -199,10 +199,13 @@ async def test_starts_are_spread_over_the_interval(cloud: Cloud):
         times = listings(cloud, status=200).values()
         return len(times) == len(names) and all(sum(each >= since for each in those) >= least for those in times)
 
+    def spread(since: float) -> bool:
+        # In the latest round: what a busy machine puts off it may put off into one quarter.
+        return max(quarters(cloud, interval, since).values()) <= len(names) / 2
+
     settings = settings_of(refresh={"interval": "2s", "stale_after": "1h"}, limits={"concurrency": 64})
     async with cloud.exporter(settings) as exporter:
-        await eventually(lambda: asked(3, 0.0), "three rounds")
-        assert max(quarters(cloud, interval, 0.0).values()) <= len(names) / 2
+        await eventually(lambda: asked(3, 0.0) and spread(0.0), "three rounds, and they are spread")
         date = email.utils.formatdate(time.time() + 6, usegmt=True)
 
         async def busy(request: web.BaseRequest, api: str) -> web.StreamResponse | None:
@@ -213,8 +216,8 @@ async def test_starts_are_spread_over_the_interval(cloud: Cloud):
         cloud.mend()
         await when(exporter, lambda page: page.total("heat_up") == len(names))
         back = max(max(times) for times in listings(cloud).values())
-        await eventually(lambda: asked(2, back + interval / 10), "two more rounds")
-        assert max(quarters(cloud, interval, back + interval / 10).values()) <= len(names) / 2
+        since = back + interval / 10
+        await eventually(lambda: asked(2, since) and spread(since), "two more rounds, and they are spread again")
 
 
 # -- how often a token, how often a list

@@ -24,7 +24,7 @@ from exporter.pace import spread
 from exporter.refresh import ProjectWatch
 from exporter.simulator import Plan, Simulator, World, build
 from exporter.simulator.heat import Heat
-from tests.harness import Cloud, configuration, isolate, page_of
+from tests.harness import Cloud, configuration, eventually, isolate, page_of
 from tests.virtual import SLOWLY, VirtualLoop
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for InfluxDB")
@@ -303,9 +303,10 @@ class Pacing(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(("one", 'two \\ "three"\n', "web-frontend")))
     def renamed(self, name: str) -> None:
-        """The project has another name, and the projects are looked up."""
+        """The project has another name, and the projects are looked up; once more where that was under way already."""
         self.project.name = name
-        self.loop.run(self.fleet.clouds["sim"].discover())
+        self.fleet.clouds["sim"]._look_again.set()
+        self.loop.run(eventually(lambda: self.watch.state.name == name))
 
     @rule(
         interval=st.sampled_from((30.0, 60.0, 400.0)),

@@ -32,6 +32,7 @@ from tests.harness import (
     answering,
     configuration,
     eventually,
+    page_of,
     scraper,
     watch_of,
 )
@@ -58,6 +59,13 @@ async def serving(cloud: Cloud, settings: Config | None = None, **options: Any) 
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+async def settled(exporter: Exporter) -> None:
+    """Wait until nothing of the first refreshes is still to come: the names of configs come after them."""
+    await exporter.fleet.wait_ready()
+    await eventually(lambda: page_of(exporter.fleet).select("heat_software_config_info"))
+    await eventually(lambda: not page_of(exporter.fleet).select("heat_software_config_deployments", config_name=""))
 
 
 def probe(project: str, *names: str, cloud: str = "sim") -> str:
@@ -89,7 +97,7 @@ async def test_a_probe_is_the_project_s_part_of_the_page(cloud: Cloud, form: str
     fill(cloud)
     accept = FORMATS[form]
     async with serving(cloud) as exporter:
-        await exporter.fleet.wait_ready()
+        await settled(exporter)
         whole_headers, whole = split((await exporter.get(Accept=accept)).text)
         for name in (FIRST, SECOND):
             project = cloud.project(name).id
@@ -113,7 +121,7 @@ async def test_the_probes_together_are_the_projects_part_of_the_page(cloud: Clou
     """No line about a project is on /metrics alone, and none is on two probes."""
     fill(cloud)
     async with serving(cloud) as exporter:
-        await exporter.fleet.wait_ready()
+        await settled(exporter)
         _, whole = split((await exporter.get()).text)
         parts = [split((await exporter.get(probe(name))).text)[1] for name in (FIRST, SECOND)]
     assert sorted(line for part in parts for line in part) == sorted(line for line in whole if "project_id=" in line)
@@ -392,7 +400,7 @@ async def test_prometheus_discovers_and_probes_every_project(cloud: Cloud, prome
     gone = cloud.add_project("gone")
     settings = configuration(refresh={**ONCE, "discovery": "200ms"})
     async with serving(cloud, settings) as exporter:
-        await exporter.fleet.wait_ready()
+        await settled(exporter)
         jobs = [{"job_name": "heat", "http_sd_configs": [{"url": f"{exporter.url}/sd", "refresh_interval": "1s"}]}]
         server = prometheus(jobs)
 

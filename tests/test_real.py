@@ -288,7 +288,7 @@ def serving(
 def get(url: str, **headers: str) -> str:
     """A page of the exporter."""
     with session() as http:
-        answer = http.get(url, headers=headers, timeout=30)
+        answer = http.get(url, headers=headers)
         assert answer.status_code == 200
         return answer.text
 
@@ -359,7 +359,7 @@ def test_prometheus_sees_the_same(serving: str, prometheus: Any) -> None:
         assert len(page) > 50
         return page == {steady(each.labels, each.labels["__name__"]): each.value for each in found}
 
-    eventually(same, timeout=30)
+    eventually(same)
 
 
 def test_deployments_are_followed_through_their_life(
@@ -395,25 +395,25 @@ def test_deployments_are_followed_through_their_life(
     assert before == {}
     config = cloud.create_config(token, project, "life")
     deployment = cloud.create_deployment(token, project, config_id=config, server_id=str(uuid4()))
-    eventually(lambda: shown("IN_PROGRESS") == 1, timeout=30)
+    eventually(lambda: shown("IN_PROGRESS") == 1)
     cloud.update_deployment(token, project, deployment, status="FAILED", output_values={"deploy_status_code": 3})
-    eventually(lambda: (shown("IN_PROGRESS"), shown("FAILED")) == (0, 1), timeout=30)
+    eventually(lambda: (shown("IN_PROGRESS"), shown("FAILED")) == (0, 1))
     assert told() == {("FAILED", "CREATE"): (1, 1)}
-    eventually(lambda: problems() == {(deployment, "life")}, timeout=60)
+    eventually(lambda: problems() == {(deployment, "life")})
     cloud.update_deployment(token, project, deployment, status="IN_PROGRESS", action="UPDATE")
-    eventually(lambda: shown("IN_PROGRESS", "UPDATE") == 1, timeout=30)
+    eventually(lambda: shown("IN_PROGRESS", "UPDATE") == 1)
     assert problems() == set()
     cloud.update_deployment(token, project, deployment, status="COMPLETE")
-    eventually(lambda: shown("COMPLETE", "UPDATE") == 1, timeout=30)
+    eventually(lambda: shown("COMPLETE", "UPDATE") == 1)
     assert told() == {("FAILED", "CREATE"): (1, 1), ("COMPLETE", "UPDATE"): (1, 1)}
     # Another update, all of it between two refreshes or nearly so: it counts, whether or not it was seen to run.
     cloud.update_deployment(token, project, deployment, status="IN_PROGRESS", action="UPDATE")
     cloud.update_deployment(token, project, deployment, status="FAILED")
-    eventually(lambda: shown("FAILED", "UPDATE") == 1, timeout=30)
+    eventually(lambda: shown("FAILED", "UPDATE") == 1)
     found = told()
     assert found[("FAILED", "UPDATE")][0] == 1
     cloud.delete_deployment(token, project, deployment)
-    eventually(lambda: shown("FAILED", "UPDATE") == 0, timeout=30)
+    eventually(lambda: shown("FAILED", "UPDATE") == 0)
     assert told() == found
     assert problems() == set()
 

@@ -104,11 +104,11 @@ def test_projects_come_and_go(cloud: Cloud, tmp_path: Path) -> None:
         assert shown() == {stays: 1, loses: 1, goes_off: 1}
         appears = project_with(cloud, 2)
         cloud.grant(user, appears)
-        eventually(lambda: shown() == {stays: 1, loses: 1, goes_off: 1, appears: 2}, timeout=30)
+        eventually(lambda: shown() == {stays: 1, loses: 1, goes_off: 1, appears: 2})
         cloud.revoke(user, loses)
-        eventually(lambda: shown() == {stays: 1, goes_off: 1, appears: 2}, timeout=30)
+        eventually(lambda: shown() == {stays: 1, goes_off: 1, appears: 2})
         cloud.set_enabled(goes_off, False)
-        eventually(lambda: shown() == {stays: 1, appears: 2}, timeout=30)
+        eventually(lambda: shown() == {stays: 1, appears: 2})
         page = series(get(f"http://{address}/metrics", Accept="text/plain"))
         assert not [labels for _, labels in page if {("project_id", loses), ("project_id", goes_off)} & labels]
         removed = {

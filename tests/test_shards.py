@@ -18,7 +18,7 @@ from exporter.shard import ordinal, owner
 from exporter.simulator import Deployment
 from tests import harness
 from tests.harness import FIRST, SECOND, Cloud, Samples, configuration, page_of, run
-from tests.programs.available import LEFT_OUT
+from tests.programs.available import leave_out
 from tests.test_fleet import DEPLOYMENTS, comparable
 
 cloud = harness.cloud
@@ -113,7 +113,7 @@ async def command(*words: object, stdin: str | None = None) -> tuple[int, str, s
 async def test_pods_of_a_statefulset(cloud: Cloud):
     """Two pods with the same arguments, told apart by their host names alone, have all projects between them."""
     if (await command("unshare", "--uts", "true"))[0]:
-        pytest.skip(f"{LEFT_OUT}a host name of its own for a process (unshare --uts is not permitted)")
+        leave_out("a host name of its own for a process (unshare --uts is not permitted)")
     for number in range(6):
         cloud.add_project(f"more-{number}")
     arguments = harness.command_line(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import newer
+from tests.programs import newer, newest_python
 from tests.programs.available import NEWEST, OLDEST, releases, require
 
 ROOT = Path(__file__).parent.parent
@@ -82,8 +82,25 @@ def test_the_oldest_python_is_the_oldest_allowed() -> None:
 
 
 @pytest.mark.parametrize("release", releases("python")[1:])
-def test_the_newest_python_is_the_one_of_make_test_newest(release: str) -> None:
-    """The Python that `make test-newest` runs the tests on says so."""
-    assert f"{reported('python', release, ('/usr/bin/python3.14', '--version'))}.".startswith(
-        f"{rows()['Python'][release]}."
-    )
+def test_the_newest_python_is_the_one_of_make_test_newest(release: str, tmp_path: Path) -> None:
+    """It says so, and is a Python of this machine like any other.
+
+    It makes environments whose scripts run on it, trusts the authorities that the machine trusts, and what it starts
+    has nothing of its own.
+    """
+    require("python", release)
+    environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+    def said(*command: str) -> str:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=environment)
+        return done.stdout
+
+    python = str(newest_python.program())
+    assert f"{said(python, '--version').split()[1]}.".startswith(f"{rows()['Python'][release]}.")
+    said(python, "-m", "venv", str(tmp_path / "venv"))
+    assert f"(python {rows()['Python'][release]})" in said(str(tmp_path / "venv" / "bin" / "pip"), "--version")
+    code = "import ssl; print(ssl.get_default_verify_paths().capath)"
+    assert Path(said(python, "-c", code).strip()).samefile("/etc/ssl/certs")
+    code = "import subprocess, sys; subprocess.run(['/usr/bin/env'], check=True)"
+    code += "; subprocess.run([sys.executable, '-c', 'import _ssl, sys; print(sys.version)'], check=True)"
+    assert said(python, "-c", code) == said("/usr/bin/env") + said(python, "-c", "import sys; print(sys.version)")

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.programs import newer
 
@@ -67,16 +67,21 @@ PROGRAMS = {
 
 
 def require(name: str, release: str = OLDEST) -> Program:
-    """The program; without it the calling test is skipped, or fails where CI=true: there nothing is left out."""
-    import pytest  # here: `.ci/run` has none yet
-
+    """The program; without it the calling test is left out."""
     try:
         return find(name, release)
     except newer.NotMade as missing:
-        reason = f"{LEFT_OUT}{missing}"
+        reason = str(missing)
+    leave_out(reason)
+
+
+def leave_out(reason: str) -> NoReturn:
+    """Skips the calling test, or fails it where CI=true: there nothing is left out, on any Python."""
+    import pytest  # here: `.ci/run` has none yet
+
     if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+        pytest.fail(f"{LEFT_OUT}{reason}", pytrace=False)
+    pytest.skip(f"{LEFT_OUT}{reason}")
 
 
 def releases(name: str) -> list[Any]:

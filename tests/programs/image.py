@@ -1,11 +1,13 @@
 """The project's image, built and run by a real buildah without any daemon.
 
 Where the base can't be pulled, one of the same Debian and the same Python is made of Debian's packages. Needs root.
+`.ci/run` has it made before anything is installed, so all that is used here is in the standard library.
 """
 
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.programs import newer, pip
+from tests.programs.alone import alone
 from tests.programs.available import PROGRAMS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,8 +53,7 @@ def base() -> str:
     """The name of the base to build on: the pinned one if it can be had, else one made here under its name and tag."""
     pinned = pinned_base()
     name = pinned.partition("@")[0]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+    with alone(CACHE / "base"), tempfile.TemporaryDirectory(dir=CACHE) as folder:
         for known in (pinned, name):
             if _there(known):
                 return known
@@ -165,3 +167,8 @@ def size(image: str) -> int:
     """Bytes of all files of an image, the base's among them."""
     with container(image) as made:
         return sum(path.lstat().st_size for path in made.root.rglob("*") if not path.is_dir() or path.is_symlink())
+
+
+if __name__ == "__main__":
+    # Makes the base, or gets it, and prints its name.
+    sys.stdout.write(f"{base()}\n")

@@ -80,7 +80,7 @@ FOLDERS = {
         ),
         Folder(
             "python",
-            ("python3.14", "python3.14-venv", "ca-certificates", "make"),
+            ("python3.14", "python3.14-venv"),
             ("/usr/bin/python3.14", "-c", "import ensurepip, ssl, sqlite3"),
         ),
     )
@@ -164,7 +164,8 @@ def _make(wanted: Folder) -> None:
     address = mirror()
     _remove(part)
     command = [
-        *private(),
+        # Whatever it starts ends with it.
+        *private("--pid", "--fork", "--kill-child", "--mount-proc"),
         MMDEBSTRAP,
         *OPTIONS,
         f"--variant={wanted.variant}",
@@ -207,34 +208,30 @@ def _remove(path: Path) -> None:
 # --- what runs in one
 
 
-def private(*, processes: bool = True) -> tuple[str, ...]:
-    """How a command begins that has mounts of its own, and, where it starts others, leaves none of them behind."""
+def private(*options: str) -> tuple[str, ...]:
+    """How a command begins that has mounts of its own, and ends with who called it."""
     guard = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
-    pids = ("--pid", "--fork", "--kill-child", "--mount-proc") if processes else ()
-    return (*guard, "unshare", "--mount", *pids, "--")
+    return (*guard, "unshare", "--mount", *options, "--")
 
 
 ENTER = """\
-how=$1; root=$2; shift 2
+root=$1; shift
 mkdir -p "$root/dev" "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 while [ "$1" != -- ]; do mount --rbind "$1" "$root$2"; shift 2; done
 shift
-$how chroot "$root" "$@"
-exit $?
+exec chroot "$root" "$@"
 """
 
 
-def inside(root: Path, *command: str, mounts: Iterable[tuple[Path, str]] = (), processes: bool = False) -> list[str]:
+def inside(root: Path, *command: str, mounts: Iterable[tuple[Path, str]] = ()) -> list[str]:
     """The call that runs a command in a folder; parts of the machine are mounted there: each a path and its place.
 
-    It is the command itself, by process id and signals, unless that starts `processes` of its own: then it is one that
-    waits for the command, and ends all of them when it is killed.
+    It is the command itself, by process id and signals.
     """
     pairs = [part for source, target in mounts for part in (str(source), target)]
-    how = "" if processes else "exec"
-    return [*private(processes=processes), "/bin/sh", "-euc", ENTER, "sh", how, str(root), *pairs, "--", *command]
+    return [*private(), "/bin/sh", "-euc", ENTER, "sh", str(root), *pairs, "--", *command]
 
 
 if __name__ == "__main__":

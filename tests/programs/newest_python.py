@@ -1,109 +1,53 @@
-"""Runs the tests on the newest Python, in the folder that `newer` makes for it: `make test-newest`.
+"""The newest Python as a program of this machine, out of the folder that `newer` makes of it.
 
-    python -m tests.programs.newest_python [what pytest is to be told]
+    .venv/bin/python -m tests.programs.newest_python     prints where it is
 
-The checkout is mounted there. Nothing else of the machine is, so tests that need a program of it are left out by name.
+Only the C library keeps it from running outside of its folder. So there is a copy of it that names the folder's loader
+and libraries itself: no variable of the environment has to, and what it starts finds all as if another Python had.
 """
 
-import fcntl
-import hashlib
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tests.programs import newer, pip
+from tests.programs import newer
+from tests.programs.alone import alone
 
-ROOT = Path(__file__).parent.parent.parent
-CHECKOUT = "/srv"
-"""Where ours is mounted."""
-REQUIREMENTS = ("runtime", "build", "test")
-MACHINE = ("/etc/resolv.conf", "/etc/hosts", str(pip.AUTHORITIES))
-"""Files of the machine by which the network is found and trusted."""
+WHEELS = "/usr/share/python-wheels/"
+"""Where Debian's Python finds the pip for a new environment; its settings say so."""
 
 
-class Python:
-    """The newest Python with all that the tests import, from entering the context until leaving it."""
-
-    def __init__(self) -> None:
-        """Raises `NotMade` where there is none."""
-        self._root = newer.folder("python")
-        self.program = newer.FOLDERS["python"].proof[0]
-        files = [ROOT / "pyproject.toml", *(ROOT / "requirements" / f"{name}.txt" for name in REQUIREMENTS)]
-        made_of = hashlib.sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:12]
-        self.venv = f"/opt/venv-{made_of}"
-
-    @contextmanager
-    def prepared(self) -> Iterator["Python"]:
-        """With an environment of the pinned packages, by hash; it is kept, and nobody's to remove until we end."""
-        with tempfile.TemporaryDirectory(prefix="newest-python-") as folder, self._lock(self.venv).open("w") as lock:
-            self._temporary = Path(folder)
-            (self._temporary / "pip.conf").write_text(pip.settings())
-            done = self._root / self.venv[1:] / ".complete"
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            if not done.exists():
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not done.exists():  # nobody else has made it meanwhile
-                    self._remove_others()
-                    self._install()
-                    done.touch()
-                fcntl.flock(lock, fcntl.LOCK_SH)
-            yield self
-
-    def _lock(self, venv: str) -> Path:
-        return self._root / f"{venv[1:]}.lock"
-
-    def _remove_others(self) -> None:
-        for other in (self._root / "opt").glob("venv-*[!k]"):
-            with self._lock(f"/opt/{other.name}").open("w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                shutil.rmtree(other)
-
-    def _install(self) -> None:
-        self.run(self.program, "-m", "venv", "--clear", self.venv)
-        install = ("python", "-m", "pip", "install", "-q", "--no-cache-dir")
-        files = (f"-rrequirements/{name}.txt" for name in REQUIREMENTS)
-        self.run(*install, "--require-hashes", "--only-binary=:all:", *files)
-        self.run(*install, "--no-deps", "--no-build-isolation", "-e", ".")
-
-    def run(self, *command: str, check: bool = True) -> int:
-        """The exit status of a command that begins in the checkout and sees the environment; its output is ours."""
-        files = [(Path(file), file) for file in MACHINE if Path(file).exists()]
-        for _, file in files:
-            (self._root / file[1:]).touch()  # what is mounted over something needs it
-        mounts = [(ROOT, CHECKOUT), (self._temporary, "/tmp"), *files]
-        call = newer.inside(self._root, "/usr/bin/env", f"--chdir={CHECKOUT}", *command, mounts=mounts, processes=True)
-        environment = {
-            **newer.ENVIRONMENT,
-            "PATH": f"{self.venv}/bin:{newer.ENVIRONMENT['PATH']}",
-            "HOME": "/tmp",
-            "PIP_CONFIG_FILE": "/tmp/pip.conf",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            **{name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")},
-        }
-        return subprocess.run(call, check=check, env=environment).returncode
+def program() -> Path:
+    """The interpreter; raises `NotMade` where there is none."""
+    root = newer.folder("python")
+    inside = root / newer.FOLDERS["python"].proof[0][1:]
+    outside = root / "usr" / "outside" / inside.name
+    with alone(outside.parent):
+        if not outside.exists():
+            _let_out(root, inside, outside)
+    return outside
 
 
-def main() -> int:
-    """Run them; the exit status is pytest's."""
-    try:
-        newest = Python()
-    except newer.NotMade as reason:
-        sys.stderr.write(f"the newest Python is not to be had here: {reason}\n")
-        return 1
-    try:
-        with newest.prepared() as python:
-            return python.run("python", "-m", "pytest", "-p", "no:cacheprovider", *sys.argv[1:], check=False)
-    except KeyboardInterrupt:
-        return 130
+def _let_out(root: Path, inside: Path, outside: Path) -> None:
+    for settings in (root / "usr" / "lib" / inside.name).glob("_sysconfigdata_*.py"):
+        settings.write_text(settings.read_text().replace(f"'{WHEELS}'", f"'{root}{WHEELS}'"))
+    loader = Path(f"{root}{_patchelf('--print-interpreter', str(inside))}")
+    part = Path(f"{outside.parent}.part")
+    # As RPATH, not as RUNPATH, it holds for what its modules need as well.
+    rpath = ("--force-rpath", "--set-rpath", str(loader.resolve().parent))
+    _patchelf("--set-interpreter", str(loader), *rpath, "--output", str(part), str(inside))
+    outside.parent.mkdir(exist_ok=True)
+    part.rename(outside)
+
+
+def _patchelf(*arguments: str) -> str:
+    # The package's own: Debian's spoils a program that has no room for a longer path.
+    command = [str(Path(sys.executable).with_name("patchelf")), *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout.strip()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.stdout.write(f"{program()}\n")
+    except newer.NotMade as reason:
+        sys.exit(f"the newest Python is not to be had here: {reason}")

@@ -7,7 +7,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from tests.programs.available import LEFT_OUT, PROGRAMS, require
+from tests.programs.alone import alone
+from tests.programs.available import PROGRAMS, leave_out, require
 
 CACHE = Path(__file__).parent.parent.parent / ".cache" / "npm"
 
@@ -15,9 +16,13 @@ CACHE = Path(__file__).parent.parent.parent / ".cache" / "npm"
 def package(name: str, version: str, digest: str) -> Path:
     """The folder of an unpacked package, fetched once; an error for any other contents than those of this SHA-256."""
     file = f"{name.removeprefix('@').replace('/', '-')}-{version}"
+    with alone(CACHE / file):
+        return _package(name, version, digest, file)
+
+
+def _package(name: str, version: str, digest: str, file: str) -> Path:
     archive = CACHE / f"{file}.tgz"
     if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             subprocess.run(
                 [PROGRAMS["npm"].files[1], "pack", "--silent", f"{name}@{version}"],
@@ -41,13 +46,11 @@ def package(name: str, version: str, digest: str) -> Path:
 
 
 def require_package(what: str, name: str, version: str, digest: str) -> Path:
-    """The same; where npm or its registry is missing the calling test is skipped, or fails where CI=true."""
-    import pytest  # here: what renews files needs none
-
+    """The same; where npm or its registry is missing the calling test is left out."""
     require("npm")
     try:
         return package(name, version, digest)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         if os.environ.get("CI") == "true":
             raise
-        pytest.skip(f"{LEFT_OUT}{what} is missing (npm can't get it)")
+        leave_out(f"{what} is missing (npm can't get it)")

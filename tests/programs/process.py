@@ -1,10 +1,12 @@
 """Processes on loopback ports, and waiting for what they do."""
 
+import random
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,8 +15,13 @@ import requests
 
 T = TypeVar("T")
 
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_setpriv = shutil.which("setpriv", path=PATH)
+GUARD = [_setpriv, "--pdeathsig", "KILL"] if _setpriv else []
+"""How a command begins that ends with the thread that started it: a test run that is killed runs no finalizer."""
 
-def eventually(condition: Callable[[], T], *, timeout: float = 15.0, interval: float = 0.05, what: str = "") -> T:
+
+def eventually(condition: Callable[[], T], *, timeout: float = 60.0, interval: float = 0.05, what: str = "") -> T:
     """The first true answer of `condition`; an error that tells the last answer once the time is over.
 
     A refused connection or a failed assertion inside `condition` is an answer that is not true yet.
@@ -34,12 +41,19 @@ def eventually(condition: Callable[[], T], *, timeout: float = 15.0, interval: f
         time.sleep(interval)
 
 
+PORTS = range(15_000, 30_000)
+"""Those that tests are given: below the ones that the kernel gives to whoever asks for any."""
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody listens on, given to nobody else before this process has ended."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as listener, socket.socket(socket.AF_UNIX) as name, suppress(OSError):
+            name.bind(f"\0heat-deployment-exporter-test-port-{port}")
+            listener.bind(("127.0.0.1", port))
+            name.detach()  # the kernel takes it back when we end
+            return port
+    raise RuntimeError("no port is free")
 
 
 def session() -> requests.Session:
@@ -61,13 +75,10 @@ class Process:
     def __init__(self, name: str, command: Iterable[str], folder: Path, **environment: str) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
-        plain = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder), "LANG": "C.UTF-8"}
-        # A test run that is killed runs no finalizer: let the kernel do it.
-        setpriv = shutil.which("setpriv", path=plain["PATH"])
-        guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+        plain = {"PATH": PATH, "HOME": str(folder), "LANG": "C.UTF-8"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*guard, *command],
+                [*GUARD, *command],
                 cwd=folder,
                 env=plain | environment,
                 stdin=subprocess.DEVNULL,

@@ -78,7 +78,7 @@ class Prometheus(Service):
         return list(self.api("targets")["activeTargets"])
 
     def wait_until(
-        self, expression: str, predicate: Callable[[list[Sample]], bool] = bool, timeout: float = 20.0
+        self, expression: str, predicate: Callable[[list[Sample]], bool] = bool, timeout: float = 60.0
     ) -> list[Sample]:
         """The first answer that `predicate` finds true; otherwise an error with the last answer and the targets.
 
