@@ -61,7 +61,7 @@ test: $(VENV)/.test
 newest: $(VENV)/.test
 	@python=$$($(BIN)/python -m tests.programs.newest_python) || exit; \
 	[ "$$(readlink -f $(NEWEST)/bin/python)" = "$$python" ] || rm -rf $(NEWEST); \
-	exec $(MAKE) --no-print-directory PYTHON="$$python" VENV=$(NEWEST) $(NEWEST)/.lint
+	exec $(MAKE) -s --no-print-directory PYTHON="$$python" VENV=$(NEWEST) $(NEWEST)/.lint
 
 test-newest: newest
 	@exec $(NEWEST)/bin/python -m pytest -o cache_dir=$(NEWEST)/.pytest_cache $(TESTS)
