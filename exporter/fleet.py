@@ -290,7 +290,9 @@ class Fleet:
 
     def _fit(self, key: ProjectKey, snapshot: Snapshot) -> Snapshot:
         """As much of a snapshot as the page has room for."""
-        self._wanted.put(("project", *key), snapshot.bounded)
+        cloud = self.clouds.get(key.cloud)
+        if cloud is not None and key.project_id in cloud.projects:  # it may be gone since the listing was asked for
+            self._wanted.put(("project", *key), snapshot.bounded)
         if not self.config.limits.series or self._wanted.total <= self._budget():
             return snapshot
         return snapshot.cut(self._ceiling())

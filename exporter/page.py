@@ -6,14 +6,17 @@ by itself. A change makes only the pieces anew that it touches. A gzip page is o
 piece's deflate stream (each ended by a full flush, so they can stand in any order), an empty last block, and the CRC
 combined from the pieces' own.
 
-What is joined for a page is kept until the next change, so that a scrape sends bytes that are there.
+What is joined for a page is kept until the next change, so that a scrape sends bytes that are there; and of each
+section, a few bundles' pieces joined are kept until one of these changes, so that a change of one project among
+thousands leaves little to join.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import count, repeat
+from itertools import count, groupby, repeat
 from typing import Final, NamedTuple
 
 from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
@@ -21,6 +24,7 @@ from exporter.families import Family
 from exporter.pieces import Deflated, Piece, joined, piece, together
 
 BUNDLE_MEMBERS: Final = 64
+GROUP_BUNDLES: Final = 4
 LARGE_PART: Final = 64 * 1024
 
 
@@ -33,6 +37,13 @@ class _Shelf:
     pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
     """By (bundle, -1) for the small blocks of a bundle, (bundle, slot) for a large one; kept in order. Blocks are
     nowhere else: those of a bundle stand in it in the order of their slots."""
+    changes: Counter[int] = field(default_factory=Counter)
+    """How often pieces changed, by the group of bundles that they are in."""
+
+    def groups(self) -> Iterator[tuple[int, list[Piece]]]:
+        """The pieces by the group of bundles that they are in, in order."""
+        for group, places in groupby(self.pieces, key=_group):
+            yield group, [self.pieces[place] for place in places]
 
     def of(self, slot: int) -> Piece | bytes | None:
         """The block of a slot, as a piece if large; None where it has none."""
@@ -76,6 +87,7 @@ class _Shelf:
         return large is not None or size > 0 or block != b""
 
     def _set(self, place: tuple[int, int], plain: bytes, ready: Piece | None = None) -> None:
+        self.changes[_group(place)] += 1
         if not plain:
             self.pieces.pop(place, None)
         elif place in self.pieces:
@@ -86,17 +98,52 @@ class _Shelf:
             self.pieces = dict(sorted(self.pieces.items()))
 
 
-@dataclass(frozen=True, slots=True)
+def _group(place: tuple[int, int]) -> int:
+    return place[0] // GROUP_BUNDLES
+
+
+class _Kept(NamedTuple):
+    """The pieces of one group, put together, below the header if it is the first one."""
+
+    first: bool
+    changes: int
+    """How often the group had changed by then."""
+    parts: tuple[bytes, ...]
+    deflated: Deflated
+
+
+@dataclass(slots=True)
 class _Section:
     """One header, and the shelf with what stands below it."""
 
     family: str
     header: Piece
     shelf: _Shelf
+    kept: dict[int, _Kept] = field(default_factory=dict)
+    """By group."""
+
+    def groups(self) -> Iterable[_Kept]:
+        """The header and its pieces, put together by groups; nothing where there are no samples."""
+        kept: dict[int, _Kept] = {}
+        for group, pieces in self.shelf.groups():
+            first, changes = not kept, self.shelf.changes[group]
+            found = self.kept.get(group)
+            if found is None or found[:2] != (first, changes):
+                found = _put_together([self.header, *pieces] if first else pieces, first, changes)
+            kept[group] = found
+        self.kept = kept
+        return kept.values()
 
     def pieces(self) -> Iterable[Piece]:
         """The header and its pieces; nothing where there are no samples."""
         return (self.header, *self.shelf.pieces.values()) if self.shelf.pieces else ()
+
+
+def _put_together(pieces: list[Piece], first: bool, changes: int) -> _Kept:
+    parts = tuple(each.plain for each in pieces)
+    if sum(map(len, parts)) >= LARGE_PART:  # a smaller one is joined with others
+        parts = tuple(together(parts, least=LARGE_PART))
+    return _Kept(first, changes, parts, joined(each.deflated for each in pieces))
 
 
 class _Feed(NamedTuple):
@@ -163,9 +210,8 @@ class Page:
     def parts(self, format: Format) -> tuple[bytes, ...]:
         """Everything that has been put, in parts to be sent one after the other; large blocks are not copied."""
         if (kept := self._parts.get(format)) is None:
-            kept = self._parts[format] = tuple(
-                together((each.plain for each in self._pieces(format)), least=LARGE_PART)
-            )
+            every = (part for group in self._groups(format) for part in group.parts)
+            kept = self._parts[format] = tuple(together(every, least=LARGE_PART))
         return kept
 
     def plain(self, format: Format) -> bytes:
@@ -175,7 +221,7 @@ class Page:
     def deflated(self, format: Format) -> Deflated:
         """The same, compressed; `gzip_member` makes a body of it."""
         if (kept := self._deflated.get(format)) is None:
-            kept = self._deflated[format] = joined(each.deflated for each in self._pieces(format))
+            kept = self._deflated[format] = joined(each.deflated for each in self._groups(format))
         return kept
 
     def selected(self, format: Format, families: frozenset[str]) -> list[Piece]:
@@ -192,6 +238,6 @@ class Page:
                 parts += section.header.plain, block
         return parts
 
-    def _pieces(self, format: Format) -> Iterator[Piece]:
+    def _groups(self, format: Format) -> Iterator[_Kept]:
         for section in self._sections[format]:
-            yield from section.pieces()
+            yield from section.groups()

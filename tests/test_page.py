@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
 from exporter.families import FAMILIES, Family
-from exporter.page import BUNDLE_MEMBERS, Page
+from exporter.page import BUNDLE_MEMBERS, GROUP_BUNDLES, Page
 from exporter.pieces import Piece, deflated, gzip_member, joined, piece, plain
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -137,9 +137,14 @@ def test_a_block_may_change_its_size(before: int, after: int) -> None:
         check(page, shown, format)
 
 
+def pieces_of(page: Page, format: Format) -> list[Piece]:
+    """Every piece of the page in one format."""
+    return [each for section in page._sections[format] for each in section.pieces()]
+
+
 def pieces(page: Page) -> list[Piece]:
     """Every piece of the page in both formats."""
-    return [each for format in FORMATS for each in page._pieces(format)]
+    return [each for format in FORMATS for each in pieces_of(page, format)]
 
 
 def filled(owners: int, sizes: Mapping[str, int]) -> Page:
@@ -174,6 +179,45 @@ def test_a_change_makes_only_what_it_touches() -> None:
     # A gauge's lines are the same in both formats, so they are made once.
     assert len({id(each) for each in new}) == 1
     assert page.plain("text") != plain
+
+
+@pytest.mark.parametrize("size", [40, 400])
+def test_groups_of_bundles_come_and_go(size: int) -> None:
+    """Whether the first ones, some in between or the last ones are emptied and filled again: the page is the one that
+    it would be if it had been so from the beginning."""
+    group = GROUP_BUNDLES * BUNDLE_MEMBERS
+    page = Page(SOME)
+    shown: dict[int, dict[str, Block]] = {}
+
+    def put(owners: range, size: int, version: int) -> None:
+        for owner in owners:
+            shown[owner] = blocks(owner, {GAUGE: size, GAUGE_HISTOGRAM: size}, version)
+            page.put(owner, shown[owner])
+        fresh = Page(SOME)
+        for owner, each in shown.items():
+            fresh.put(owner, each)
+        for format in FORMATS:
+            assert page.plain(format) == fresh.plain(format)
+            assert gzip.decompress(gzip_member(page.deflated(format))) == page.plain(format)
+
+    put(range(3 * group), size, 0)
+    for place in range(3):
+        put(range(place * group, (place + 1) * group), 0, 0)
+        put(range(place * group + 70, place * group + 75), size, 1)
+        put(range(place * group, (place + 1) * group), size, 2)
+    for format in FORMATS:
+        check(page, shown, format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_change_joins_only_what_is_near_it(format: Format) -> None:
+    """Of a page of many large groups, those that a change is not in are sent as the very same bytes as before."""
+    group = GROUP_BUNDLES * BUNDLE_MEMBERS
+    page = filled(3 * group, {GAUGE: 400})
+    before = page.parts(format)
+    assert len(before) == 3
+    page.put(group + 1, blocks(group + 1, {GAUGE: 400}, 1))
+    assert [ours is theirs for ours, theirs in zip(page.parts(format), before, strict=True)] == [True, False, True]
 
 
 def test_a_large_block_is_a_piece_of_its_own() -> None:
@@ -211,7 +255,7 @@ def test_the_order_does_not_depend_on_the_past() -> None:
 def test_both_formats_share_what_is_the_same() -> None:
     """The lines that both formats have in common are kept once."""
     page = filled(3, {GAUGE: 200, COUNTER: 200, HISTOGRAM: 200})
-    text, openmetrics = ({id(each) for each in page._pieces(format)} for format in FORMATS)
+    text, openmetrics = ({id(each) for each in pieces_of(page, format)} for format in FORMATS)
     assert len(text & openmetrics) == 3
 
 
@@ -260,7 +304,7 @@ def test_places_are_used_again() -> None:
     page.put(5, blocks(5, {GAUGE: 40}))
     assert order(page) == [0, 9, 2, 3, 5]
     # The header, and one bundle: no place beyond it was ever used.
-    assert len(list(page._pieces("text"))) == 2
+    assert len(pieces_of(page, "text")) == 2
 
 
 def test_a_page_of_nothing() -> None:
