@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -149,7 +149,7 @@ class Fleet:
                     opened[cloud.name] = _access(cloud, self.clock)
                     await opened[cloud.name].open()
             except BaseException as error:
-                await asyncio.gather(*(access.close() for access in opened.values()))
+                await _each(access.close() for access in opened.values())
                 if isinstance(error, ConfigError):
                     log.warning("configuration refused, the one before stays in force", error=str(error))
                     self.state = replace(self.state, reload_successful=False)
@@ -159,7 +159,7 @@ class Fleet:
             try:
                 await self._draw()
             finally:
-                await asyncio.gather(*(access.retire() for access in unused))
+                await _each(access.retire() for access in unused)
             log.info("configuration read", config_hash=int(self.state.config_hash))
 
     def _apply(self, config: Config, opened: Mapping[str, CloudAccess]) -> list[CloudAccess]:
@@ -361,6 +361,11 @@ class Fleet:
     def _render(self, scope: Scope, base: tuple[str, ...], state: object) -> dict[str, Block]:
         rendered = ((family.name, render(family, base, state)) for family in self._by_scope[scope])
         return {name: block for name, block in rendered if block is not None}
+
+
+async def _each(ending: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all of them; they come to their end also where nobody waits any more."""
+    await asyncio.shield(asyncio.gather(*ending))
 
 
 def _lines(blocks: Mapping[str, Block]) -> int:

@@ -1,9 +1,11 @@
 """Reading the configuration again: all of it or nothing, and nothing is lost that did not have to change."""
 
 import asyncio
+import gc
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -504,6 +506,27 @@ async def test_other_families_are_drawn_beside_everything_else(cloud: Cloud, int
     assert page.total("heat_up") == 21
     assert page.total("heat_software_deployments") == 1
     assert page.value(HASH) == fleet.state.config_hash
+
+
+@pytest.mark.parametrize("passes", range(4))
+async def test_a_reload_that_nobody_waits_for_leaves_nothing_open(cloud: Cloud, passes: int):
+    """Broken off as soon as it has taken effect, or a moment later, it still closes what is not used any more."""
+    settings = configuration(limits={"servers": 17})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        async with cloud.fleet() as fleet:
+            reloading = asyncio.create_task(fleet.reload(lambda: settings))
+            while fleet.config is not settings:  # noqa: ASYNC110 - at once, not some time after
+                await asyncio.sleep(0)
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            reloading.cancel()
+            await asyncio.wait([reloading])
+            await fleet.once()
+            assert page_of(fleet).total("heat_up") == 2
+        del fleet, reloading
+        gc.collect()
+    assert not [str(each.message) for each in told if each.category is ResourceWarning]
 
 
 async def test_changed_credentials_are_used(cloud: Cloud):
