@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import count, groupby, repeat
+from itertools import count, repeat
 from typing import Final, NamedTuple
 
 from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
@@ -39,11 +39,16 @@ class _Shelf:
     nowhere else: those of a bundle stand in it in the order of their slots."""
     changes: Counter[int] = field(default_factory=Counter)
     """How often pieces changed, by the group of bundles that they are in."""
+    counts: Counter[int] = field(default_factory=Counter)
+    """How many pieces there are, by group."""
 
-    def groups(self) -> Iterator[tuple[int, list[Piece]]]:
-        """The pieces by the group of bundles that they are in, in order."""
-        for group, places in groupby(self.pieces, key=_group):
-            yield group, [self.pieces[place] for place in places]
+    def groups(self) -> list[int]:
+        """The groups of bundles that have pieces, in order."""
+        return sorted(group for group, number in self.counts.items() if number)
+
+    def pieces_of(self, group: int) -> list[Piece]:
+        """The pieces of one group, in order."""
+        return [each for place, each in self.pieces.items() if _group(place) == group]
 
     def of(self, slot: int) -> Piece | bytes | None:
         """The block of a slot, as a piece if large; None where it has none."""
@@ -87,29 +92,51 @@ class _Shelf:
         return large is not None or size > 0 or block != b""
 
     def _set(self, place: tuple[int, int], plain: bytes, ready: Piece | None = None) -> None:
-        self.changes[_group(place)] += 1
+        group = _group(place)
+        self.changes[group] += 1
         if not plain:
-            self.pieces.pop(place, None)
+            if self.pieces.pop(place, None) is not None:
+                self.counts[group] -= 1
         elif place in self.pieces:
             if self.pieces[place].plain != plain:
                 self.pieces[place] = ready or piece(plain)
         else:
             self.pieces[place] = ready or piece(plain)
             self.pieces = dict(sorted(self.pieces.items()))
+            self.counts[group] += 1
 
 
 def _group(place: tuple[int, int]) -> int:
     return place[0] // GROUP_BUNDLES
 
 
-class _Kept(NamedTuple):
-    """The pieces of one group, put together, below the header if it is the first one."""
+class _Group:
+    """The pieces of one group, with the header if it is the first one; put together when that is first asked for."""
 
-    first: bool
-    changes: int
-    """How often the group had changed by then."""
-    parts: tuple[bytes, ...]
-    deflated: Deflated
+    __slots__ = ("_deflated", "_parts", "_pieces", "version")
+
+    def __init__(self, pieces: list[Piece], version: tuple[bool, int]) -> None:
+        self._pieces = pieces
+        self.version = version
+        """Whether it is the first one, and how often it had changed by then."""
+        self._parts: tuple[bytes, ...] | None = None
+        self._deflated: Deflated | None = None
+
+    @property
+    def parts(self) -> tuple[bytes, ...]:
+        """Their bytes; joined unless that makes less than a large part, which is joined with others then."""
+        if self._parts is None:
+            parts = tuple(each.plain for each in self._pieces)
+            large = sum(map(len, parts)) >= LARGE_PART
+            self._parts = tuple(together(parts, least=LARGE_PART)) if large else parts
+        return self._parts
+
+    @property
+    def deflated(self) -> Deflated:
+        """The same, compressed."""
+        if self._deflated is None:
+            self._deflated = joined(each.deflated for each in self._pieces)
+        return self._deflated
 
 
 @dataclass(slots=True)
@@ -119,17 +146,18 @@ class _Section:
     family: str
     header: Piece
     shelf: _Shelf
-    kept: dict[int, _Kept] = field(default_factory=dict)
-    """By group."""
+    kept: dict[int, _Group] = field(default_factory=dict)
 
-    def groups(self) -> Iterable[_Kept]:
-        """The header and its pieces, put together by groups; nothing where there are no samples."""
-        kept: dict[int, _Kept] = {}
-        for group, pieces in self.shelf.groups():
-            first, changes = not kept, self.shelf.changes[group]
+    def groups(self) -> Iterable[_Group]:
+        """The header and its pieces by groups, those that have not changed as they were; nothing where there are no
+        samples."""
+        kept: dict[int, _Group] = {}
+        for group in self.shelf.groups():
+            version = not kept, self.shelf.changes[group]
             found = self.kept.get(group)
-            if found is None or found[:2] != (first, changes):
-                found = _put_together([self.header, *pieces] if first else pieces, first, changes)
+            if found is None or found.version != version:
+                pieces = self.shelf.pieces_of(group)
+                found = _Group([self.header, *pieces] if not kept else pieces, version)
             kept[group] = found
         self.kept = kept
         return kept.values()
@@ -137,13 +165,6 @@ class _Section:
     def pieces(self) -> Iterable[Piece]:
         """The header and its pieces; nothing where there are no samples."""
         return (self.header, *self.shelf.pieces.values()) if self.shelf.pieces else ()
-
-
-def _put_together(pieces: list[Piece], first: bool, changes: int) -> _Kept:
-    parts = tuple(each.plain for each in pieces)
-    if sum(map(len, parts)) >= LARGE_PART:  # a smaller one is joined with others
-        parts = tuple(together(parts, least=LARGE_PART))
-    return _Kept(first, changes, parts, joined(each.deflated for each in pieces))
 
 
 class _Feed(NamedTuple):
@@ -238,6 +259,6 @@ class Page:
                 parts += section.header.plain, block
         return parts
 
-    def _groups(self, format: Format) -> Iterator[_Kept]:
+    def _groups(self, format: Format) -> Iterator[_Group]:
         for section in self._sections[format]:
             yield from section.groups()
