@@ -132,31 +132,19 @@ def rows(deployments: int, *, servers: int, runs: int) -> Iterator[Row]:
             target=targets.get(peer),
             note=notes.get(peer, ""),
         )
-    whole_time = theirs[0]
-    yield Row(
-        what=f"the same of a listing with other deployments than the one before: {title}",
-        ours=size / first,
-        theirs=size / whole_time,
-        unit="MB/s",
-        peer="msgspec, the same fields",
-        ratio=whole_time / first,
-    )
-    yield Row(
-        what=f"decode, servers, problems, configs, finishes: {title}",
-        ours=size / every,
-        theirs=size / whole_time,
-        unit="MB/s",
-        peer="msgspec, the same fields",
-        ratio=whole_time / every,
-    )
-    yield Row(
-        what=f"decode alone, streaming: {title}",
-        ours=size / only,
-        theirs=size / whole_time,
-        unit="MB/s",
-        peer="msgspec, the same fields",
-        ratio=whole_time / only,
-    )
+    for what, seconds in (
+        ("the same of a listing with other deployments than the one before", first),
+        ("decode, servers, problems, configs, finishes", every),
+        ("decode alone, streaming", only),
+    ):
+        yield Row(
+            what=f"{what}: {title}",
+            ours=size / seconds,
+            theirs=size / theirs[0],
+            unit="MB/s",
+            peer="msgspec, the same fields",
+            ratio=theirs[0] / seconds,
+        )
 
 
 def growth(small: int, *, servers: int, runs: int) -> Row:

@@ -28,6 +28,11 @@ LINES = 2
 MANY, ONE, WATCHING = 19196, 19197, 19201
 MINUTE = 60.0
 PART = "heat_software_deployments"
+SETTINGS = {
+    "clouds": [{"name": "bench", "cloud": "simulator"}],
+    "limits": {"requests_per_second": 100_000},
+    "names": False,
+}
 SCRAPES = 400
 
 
@@ -60,12 +65,7 @@ async def _refresh(refreshes: int) -> None:
 
     logs.configure(level="error", format="logfmt")
     settle_interpreter()
-    settings = {
-        "clouds": [{"name": "bench", "cloud": "simulator"}],
-        "limits": {"requests_per_second": 100_000},
-        "names": False,
-    }
-    async with Fleet(parse(json.dumps(settings), source="bench")).opened() as fleet:
+    async with Fleet(parse(json.dumps(SETTINGS), source="bench")).opened() as fleet:
         await fleet.once()
         watches = list(fleet.watches())
         began = time.process_time()
@@ -106,16 +106,10 @@ def refreshing(projects: int) -> Row:
 @contextmanager
 def _watching(projects: int) -> Iterator[int]:
     """The process of an exporter that has refreshed so many projects."""
-    settings = {
-        "clouds": [{"name": "bench", "cloud": "simulator"}],
-        "refresh": {"interval": "1h"},
-        "limits": {"requests_per_second": 100_000},
-        "names": False,
-    }
     with ExitStack() as stack:
         environment = stack.enter_context(beside([sys.executable, "-m", "bench.many", "cloud", str(projects)]))
         config = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))) / "config.yaml"
-        config.write_text(json.dumps(settings))
+        config.write_text(json.dumps(SETTINGS | {"refresh": {"interval": "1h"}}))
         command = [sys.executable, "-m", "exporter", f"--config.file={config}", "--log.level=error"]
         command.append(f"--web.listen-address=127.0.0.1:{WATCHING}")
         process = stack.enter_context(running(*command, url=f"http://127.0.0.1:{WATCHING}/", env=environment))

@@ -139,10 +139,14 @@ class Sightings:
                 records = [r for r in records if (at := r.updated_time or r.creation_time) is None or at >= floor]
             else:
                 return  # nearly always, and why this costs next to nothing
-            if self._memory is None:
-                self._marks.update(zip(_marks(records), [_changed(record) or _LAST for record in records]))
-            else:
-                self._compare(self._memory, records, revisited)
+            marked = list(zip(_marks(records), records))
+            if not revisited:
+                # None is old news that was IN_PROGRESS before: all are of now, and those known are done with.
+                self._marks.update((mark, _changed(record) or _LAST) for mark, record in marked)
+                known = self._memory.known if self._memory is not None else {}
+                marked = [each for each in marked if each[0] not in known]
+            if self._memory is not None:
+                self._compare(self._memory, marked)
 
     def _floor(self) -> datetime:
         if self._memory is not None:
@@ -161,16 +165,8 @@ class Sightings:
             self._running[run] = before.get(run) or _changed(record)
             self._running_ids.add(hash(record.id))
 
-    def _compare(self, memory: Memory, records: Sequence[Deployment], revisited: AbstractSet[int]) -> None:
-        marks = _marks(records)
-        if not revisited:
-            # None is old news that was IN_PROGRESS before: what is known is soon said of all, and the others are few.
-            self._marks.update(zip(marks, [_changed(record) or _LAST for record in records]))
-            known = memory.known
-            news = [each for each in zip(marks, records) if each[0] not in known]
-        else:
-            news = list(zip(marks, records))
-        for mark, record in news:
+    def _compare(self, memory: Memory, marked: Iterable[tuple[int, Deployment]]) -> None:
+        for mark, record in marked:
             changed = _changed(record)
             run = _run(record)
             ran = run in memory.running

@@ -220,9 +220,13 @@ class Fleet:
             self.page = self._drawing
 
     def _redraw(self, watch: ProjectWatch) -> None:
-        cloud = self.clouds.get(watch.key.cloud)
-        if cloud is not None and cloud.projects.get(watch.key.project_id) is watch:
+        if self._watch(watch.key) is watch:
             watch.redraw()
+
+    def _watch(self, key: ProjectKey) -> ProjectWatch | None:
+        """Who watches a project now, if anybody does."""
+        cloud = self.clouds.get(key.cloud)
+        return cloud.projects.get(key.project_id) if cloud is not None else None
 
     async def once(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Find all projects and refresh each of them once; `progress` hears how many are done of how many.
@@ -290,8 +294,7 @@ class Fleet:
 
     def _fit(self, key: ProjectKey, snapshot: Snapshot) -> Snapshot:
         """As much of a snapshot as the page has room for."""
-        cloud = self.clouds.get(key.cloud)
-        if cloud is not None and key.project_id in cloud.projects:  # it may be gone since the listing was asked for
+        if self._watch(key) is not None:  # it may be gone since the listing was asked for
             self._wanted.put(("project", *key), snapshot.bounded)
         if not self.config.limits.series or self._wanted.total <= self._budget():
             return snapshot

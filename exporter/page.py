@@ -39,12 +39,10 @@ class _Shelf:
     nowhere else: those of a bundle stand in it in the order of their slots."""
     changes: Counter[int] = field(default_factory=Counter)
     """How often pieces changed, by the group of bundles that they are in."""
-    counts: Counter[int] = field(default_factory=Counter)
-    """How many pieces there are, by group."""
 
-    def groups(self) -> list[int]:
+    def groups(self) -> Iterable[int]:
         """The groups of bundles that have pieces, in order."""
-        return sorted(group for group, number in self.counts.items() if number)
+        return dict.fromkeys(map(_group, self.pieces))
 
     def pieces_of(self, group: int) -> list[Piece]:
         """The pieces of one group, in order."""
@@ -92,18 +90,14 @@ class _Shelf:
         return large is not None or size > 0 or block != b""
 
     def _set(self, place: tuple[int, int], plain: bytes, ready: Piece | None = None) -> None:
-        group = _group(place)
-        self.changes[group] += 1
+        self.changes[_group(place)] += 1
         if not plain:
-            if self.pieces.pop(place, None) is not None:
-                self.counts[group] -= 1
-        elif place in self.pieces:
-            if self.pieces[place].plain != plain:
-                self.pieces[place] = ready or piece(plain)
-        else:
-            self.pieces[place] = ready or piece(plain)
+            self.pieces.pop(place, None)
+            return
+        new = place not in self.pieces
+        self.pieces[place] = ready or piece(plain)
+        if new:
             self.pieces = dict(sorted(self.pieces.items()))
-            self.counts[group] += 1
 
 
 def _group(place: tuple[int, int]) -> int:

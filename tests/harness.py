@@ -38,7 +38,7 @@ from exporter.serve import Address, listening
 from exporter.simulator import Deployment, Plan, Project, Requests, Simulator, World, build
 from exporter.simulator.build import PASSWORD
 from exporter.web import Server
-from tests.programs.process import GUARD
+from tests.programs.newer import GUARD
 
 DEADLINE = 60.0
 """Seconds after which something that does not happen has failed; nothing passes or fails by how long it took."""

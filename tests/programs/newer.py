@@ -31,7 +31,11 @@ OPTIONS = (
     # No daemon starts.
     '--setup-hook=cd "$1"/; mkdir -p usr/sbin; echo "#!/bin/sh\nexit 101" | install /dev/stdin usr/sbin/policy-rc.d',
 )
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_setpriv = shutil.which("setpriv", path=PATH)
+GUARD = (_setpriv, "--pdeathsig", "KILL") if _setpriv else ()
+"""How a command begins that ends with the thread that started it: a test run that is killed runs no finalizer."""
+ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
 """A plain one."""
 PATIENCE = 900.0
 """How many seconds making a folder may take: a slow mirror is no fault."""
@@ -210,8 +214,7 @@ def _remove(path: Path) -> None:
 
 def private(*options: str) -> tuple[str, ...]:
     """How a command begins that has mounts of its own, and ends with who called it."""
-    guard = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
-    return (*guard, "unshare", "--mount", *options, "--")
+    return (*GUARD, "unshare", "--mount", *options, "--")
 
 
 ENTER = """\

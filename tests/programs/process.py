@@ -1,7 +1,6 @@
 """Processes on loopback ports, and waiting for what they do."""
 
 import random
-import shutil
 import socket
 import subprocess
 import time
@@ -13,12 +12,9 @@ from typing import Self, TypeVar
 
 import requests
 
-T = TypeVar("T")
+from tests.programs.newer import GUARD, PATH
 
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-_setpriv = shutil.which("setpriv", path=PATH)
-GUARD = [_setpriv, "--pdeathsig", "KILL"] if _setpriv else []
-"""How a command begins that ends with the thread that started it: a test run that is killed runs no finalizer."""
+T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], *, timeout: float = 60.0, interval: float = 0.05, what: str = "") -> T:
