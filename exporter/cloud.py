@@ -81,8 +81,8 @@ class CloudWatch:
         """and how many projects have each: there may be thousands, and each refresh changes one."""
         self.discovered = asyncio.Event()
         """Set once the first attempt to find the projects has ended."""
-        self.known: tuple[ProjectWatch, ...] = ()
-        """The projects known when it ended."""
+        self.known: dict[str, ProjectWatch] = {}
+        """The projects known when it ended, by id."""
         self.found = False
         """Whether its projects were ever found."""
         self._stage = stage
@@ -144,13 +144,13 @@ class CloudWatch:
             desk=self._desk,
         )
 
-    def move(self, config: Cloud, access: CloudAccess, stage: Stage) -> None:
-        """Go by another configuration from now on: projects, tokens, data and counters that it does not touch stay."""
+    def move(self, config: Cloud, access: CloudAccess, stage: Stage) -> list[ProjectWatch]:
+        """Go by another configuration from now on: projects, tokens, data and counters that it does not touch stay.
+        Returns the projects that are to be shown anew."""
         self.config, self.access, self._stage = config, access, stage
         self._shared = self._surroundings()
-        for watch in self.projects.values():
-            watch.move(self._shared)
         self._look_again.set()
+        return [watch for watch in self.projects.values() if watch.move(self._shared)]
 
     async def run(self) -> None:
         """Find the projects and watch each, for ever."""
@@ -165,7 +165,7 @@ class CloudWatch:
             self._look_again.clear()
             error = await self.discover()
             self._start_new()
-            self.known = self.known if self.discovered.is_set() else tuple(self.projects.values())
+            self.known = self.known if self.discovered.is_set() else dict(self.projects)
             self.discovered.set()
             delay = self.config.refresh.discovery
             if error is not None:
@@ -191,13 +191,14 @@ class CloudWatch:
         try:
             async with self.access.in_use(), Stopwatch(self.config.refresh.timeout) as stopwatch:
                 found = await self._find(stopwatch)
-            self._take_over(found)
+            changed = self._take_over(found)
             self._taken = self.config
             self.found = True
             if found.missing:
                 names = ", ".join(map(repr, found.missing))
                 error = AnswerError(f"no such project, or no role in it: {names}", api="identity", status=404)
             error = error or found.ambiguous
+            await self._draw(changed)
         except RefreshError as failure:
             error = failure.alone()
         except TimeoutError:
@@ -283,7 +284,8 @@ class CloudWatch:
                 ]
         return matches
 
-    def _take_over(self, found: _Found) -> None:
+    def _take_over(self, found: _Found) -> list[ProjectWatch]:
+        """Watch these from now on, and no others. Returns the projects that are to be shown anew."""
         shard = self._stage.config.shard
         enabled = {
             project.id: project
@@ -294,6 +296,7 @@ class CloudWatch:
         for project_id in [known for known in self.projects if known not in enabled]:
             gone: RemovalReason = "config" if project_id in found.visible else "gone"
             self._remove(project_id, "disabled" if project_id in disabled else gone)
+        new: set[str] = set()
         for project in enabled.values():
             if (watch := self.projects.get(project.id)) is not None:
                 watch.rename(project.name)
@@ -301,9 +304,16 @@ class CloudWatch:
             watch = ProjectWatch(ProjectKey(self.config.name, project.id), project.name, self._shared)
             self.projects[project.id] = watch
             self._note(project.id, watch.state.condition)
-            self._stage.show_project(watch)
-        for watch in self.projects.values():
-            watch.repace()  # a round takes as long as there are projects
+            new.add(project.id)
+        # A round takes as long as there are projects.
+        return [watch for project_id, watch in self.projects.items() if watch.repace() or project_id in new]
+
+    async def _draw(self, watches: Iterable[ProjectWatch]) -> None:
+        """Show these one by one: thousands take a second."""
+        for watch in watches:
+            if self.projects.get(watch.key.project_id) is watch:
+                self._stage.show_project(watch)
+                await asyncio.sleep(0)
 
     def _remove(self, project_id: str, reason: RemovalReason) -> None:
         watch = self.projects[project_id]
@@ -320,7 +330,7 @@ class CloudWatch:
         if (task := self._tasks.pop(project_id, None)) is not None:
             task.cancel()
         watch.attempted.set()  # its first attempt has ended too
-        self.known = tuple(each for each in self.known if each is not watch)
+        self.known.pop(project_id, None)
         self.access.forget(project_id)
         self._claims.release(project_id)
         self._finishes.release(project_id, overlapping=self._claims.overlapping)

@@ -21,10 +21,11 @@ from exporter.clock import Clock
 from exporter.cloud import CloudWatch, Stage
 from exporter.config import Cloud, Config
 from exporter.errors import ConfigError
-from exporter.exposition import Block, render
+from exporter.exposition import Block, Format, render
 from exporter.families import Family, Scope, chosen
 from exporter.gate import Gate
 from exporter.page import Page
+from exporter.pieces import Piece
 from exporter.refresh import ProjectWatch
 from exporter.snapshot import Snapshot
 from exporter.state import ExporterState, ProjectKey, ProjectState
@@ -59,6 +60,12 @@ class Fleet:
         self._wanted: Account[tuple[str, ...]] = Account()
         """By project: how many series of those families it would show if there were room."""
         self._cutting = False
+        self._lacking: set[ProjectKey] = set()
+        """Projects that show fewer of them than they may, until others have made room."""
+        self._sharing: asyncio.Task[None] | None = None
+        """What gives every project its share of them."""
+        self._within = True
+        """Whether the page has been within the limit since that was last set; until then it is brought there."""
         self.page: Page
         """What scrapes get."""
         self._drawing: Page
@@ -118,6 +125,9 @@ class Fleet:
             self._opened.set()
             yield self
         finally:
+            if self._sharing is not None:
+                self._sharing.cancel()
+                await asyncio.wait((self._sharing,))
             await asyncio.gather(*(cloud.access.close() for cloud in self.clouds.values()))
 
     async def run(self) -> None:
@@ -155,18 +165,22 @@ class Fleet:
                     self.state = replace(self.state, reload_successful=False)
                     self._show_exporter()
                 raise
-            unused = self._apply(config, opened)
+            unused, changed = self._apply(config, opened)
             try:
-                await self._draw()
+                await self._draw(changed)
+                await self._shares_given()
             finally:
                 await _each(access.retire() for access in unused)
             log.info("configuration read", config_hash=int(self.state.config_hash))
 
-    def _apply(self, config: Config, opened: Mapping[str, CloudAccess]) -> list[CloudAccess]:
-        """Go by a configuration whose clouds were opened; the accesses that nothing uses any more."""
+    def _apply(self, config: Config, opened: Mapping[str, CloudAccess]) -> tuple[list[CloudAccess], list[ProjectWatch]]:
+        """Go by a configuration whose clouds were opened; the accesses that nothing uses any more, and the projects
+        that are to be shown anew."""
         self._ready = self.ready  # what was true stays so, whatever clouds come now
         self._take(config, before=self.config)
+        self._within = self._excess() <= 0
         unused: list[CloudAccess] = []
+        changed: list[ProjectWatch] = []
         for name in [name for name in self.clouds if name not in opened]:
             if (task := self._tasks.pop(name, None)) is not None:
                 task.cancel()
@@ -192,7 +206,7 @@ class Fleet:
             else:
                 access.traffic = known.access.traffic
                 unused.append(known.access)
-            known.move(cloud, access, self._stage)
+            changed += known.move(cloud, access, self._stage)
         self.state = replace(
             self.state,
             config_hash=config.digest(),
@@ -200,28 +214,34 @@ class Fleet:
             reload_success_timestamp=self.clock.wall(),
         )
         self._show_exporter()
-        return unused
+        if not self._within:
+            self._give_share()
+        return unused, changed
 
-    async def _draw(self) -> None:
-        """Show the page with other families, once all is on it. Its projects are drawn one by one, while others get the
-        page of before: thousands take seconds."""
-        if self._drawing is self.page:
-            return
-        remaining = list(self.watches())
+    async def _draw(self, changed: list[ProjectWatch]) -> None:
+        """Show these projects one by one: thousands take seconds. Where the page has other families now, show all, and
+        give others the page of before until all is on it."""
+        anew = self._drawing is not self.page
+        remaining = list(self.watches()) if anew else changed
         try:
             while remaining:
-                self._redraw(remaining.pop())
+                self._redraw(remaining.pop(), anew=anew)
                 await asyncio.sleep(0)
         finally:
             for watch in remaining:  # nobody waits any more
-                self._redraw(watch)
-            for cloud in self.clouds.values():
-                self._show_cloud(cloud)
-            self.page = self._drawing
+                self._redraw(watch, anew=anew)
+            if anew:
+                for cloud in self.clouds.values():
+                    self._show_cloud(cloud)
+                self.page = self._drawing
 
-    def _redraw(self, watch: ProjectWatch) -> None:
-        if self._watch(watch.key) is watch:
+    def _redraw(self, watch: ProjectWatch, *, anew: bool) -> None:
+        if self._watch(watch.key) is not watch:
+            return
+        if anew:
             watch.redraw()
+        else:
+            self._show_project(watch)
 
     def _watch(self, key: ProjectKey) -> ProjectWatch | None:
         """Who watches a project now, if anybody does."""
@@ -253,6 +273,7 @@ class Fleet:
                 await watch.ask_for_names(at_once=True)
 
         await asyncio.gather(*map(name, watches))
+        await self._shares_given()
 
     def watches(self) -> Iterable[ProjectWatch]:
         """Every project that is watched."""
@@ -263,7 +284,7 @@ class Fleet:
         """Whether every cloud was looked up, and every project known then was asked, once; true for ever after."""
         if not self._ready:
             self._ready = all(
-                cloud.discovered.is_set() and all(watch.attempted.is_set() for watch in cloud.known)
+                cloud.discovered.is_set() and all(watch.attempted.is_set() for watch in cloud.known.values())
                 for cloud in self.clouds.values()
             )
         return self._ready
@@ -272,7 +293,7 @@ class Fleet:
         """Return once `ready` is true."""
         for cloud in self.clouds.values():
             await cloud.discovered.wait()
-            for watch in cloud.known:
+            for watch in list(cloud.known.values()):
                 await watch.attempted.wait()
 
     async def _expire(self) -> None:
@@ -294,11 +315,16 @@ class Fleet:
 
     def _fit(self, key: ProjectKey, snapshot: Snapshot) -> Snapshot:
         """As much of a snapshot as the page has room for."""
-        if self._watch(key) is not None:  # it may be gone since the listing was asked for
+        watched = self._watch(key) is not None  # it may be gone since the listing was asked for
+        if watched:
             self._wanted.put(("project", *key), snapshot.bounded)
         if not self.config.limits.series or self._wanted.total <= self._budget():
             return snapshot
-        return snapshot.cut(self._ceiling())
+        share = min(snapshot.bounded, self._ceiling())
+        allowed = self._allowed(key, share)
+        if watched and allowed < share:
+            self._give_share(key)
+        return snapshot.cut(allowed)
 
     def _show_project(self, watch: ProjectWatch) -> None:
         """Show a project's state as it now is."""
@@ -313,11 +339,21 @@ class Fleet:
             self._others.put(("data", *state.key), _lines(data) - bounded)
         self._show(owner, "project", (*state.key, state.name), state)
 
+    def shown(self, watch: ProjectWatch, format: Format, families: frozenset[str] | None) -> list[Piece | bytes]:
+        """What the page shows of one project; of some families only where they are given."""
+        owner = ("project", *watch.key)
+        if owner in self.page:
+            return self.page.owned(owner, format, families)
+        # Only just found: it is not on the page yet, or only on the one that is being drawn.
+        if owner not in self._drawing:
+            self._show_project(watch)
+        return self._drawing.owned(owner, format, families)
+
     def _show(self, owner: tuple[str, ...], scope: Scope, base: tuple[str, ...], state: object) -> None:
         blocks = self._render(scope, base, state)
         self._drawing.put(owner, blocks, families=self._names_by_scope[scope])
         self._others.put(owner, _lines(blocks))
-        self._keep_within_limit()
+        self._keep_within_limit(owner)
 
     def _budget(self) -> int:
         """How many series of families that may be cut the page has room for."""
@@ -329,20 +365,63 @@ class Fleet:
         # With some room to spare, or each further series would make it necessary to cut everybody again.
         return ceiling(self._wanted.numbers.values(), budget - budget // SPARE_SHARE)
 
-    def _keep_within_limit(self) -> None:
-        """Cut the projects with the most of those series where the page has more than it may."""
+    def _excess(self) -> int:
+        """How many series more than it may the page has; negative where it has fewer."""
+        return self._bounded.total - self._budget() if self.config.limits.series else 0
+
+    def _size(self, key: ProjectKey) -> int:
+        """How many of the series that may be cut a project shows."""
+        return self._bounded.numbers.get(("project", *key), 0)
+
+    def _allowed(self, key: ProjectKey, share: int) -> int:
+        """How many of them it may show now, with all others as they are."""
+        return max(0, min(share, self._size(key) - self._excess())) if self._within else share
+
+    def _keep_within_limit(self, newest: tuple[str, ...]) -> None:
+        """Cut what was shown last where the page has more series than it may, or else the project with the most."""
         # Each cut shows its project anew, and so comes by here.
-        if self._cutting or not self.config.limits.series or self._bounded.total <= self._budget():
+        if self._cutting or not self._within:
             return
-        sizes = dict(self._bounded.numbers)
-        most = self._ceiling()
+        sizes = self._bounded.numbers
         self._cutting = True
         try:
-            for watch in list(self.watches()):
-                if sizes.get(("project", *watch.key), 0) > most:
-                    watch.cut(most)
+            while sizes and (excess := self._excess()) > 0:
+                owner = newest if newest in sizes else max(sizes, key=sizes.__getitem__)
+                watch = self._watch(ProjectKey(*owner[1:]))
+                assert watch is not None, "what is forgotten has no series"
+                watch.cut(max(0, sizes[owner] - excess))
+                self._give_share(watch.key)
         finally:
             self._cutting = False
+
+    def _give_share(self, *lacking: ProjectKey) -> None:
+        """Let projects that show less than their share have it soon, and all those that show more too."""
+        self._lacking.update(lacking)
+        if self._sharing is None or self._sharing.done():
+            self._sharing = asyncio.create_task(self._give_shares(), name="series")
+
+    async def _shares_given(self) -> None:
+        """Wait until every project has its share."""
+        while self._sharing is not None and not self._sharing.done():
+            await asyncio.wait((self._sharing,))
+
+    async def _give_shares(self) -> None:
+        """Give every project its share, one by one, for hundreds take a second: those that have more come first, which
+        makes room for those that lack some."""
+        lacking: set[ProjectKey] = set()
+        changed = True
+        while self.config.limits.series and (changed or not self._lacking <= lacking):
+            lacking |= self._lacking
+            self._lacking.clear()
+            share, changed = self._ceiling(), False
+            for key in (*[each.key for each in self.watches() if self._size(each.key) > share], *lacking):
+                if (watch := self._watch(key)) is not None:
+                    before = self._size(key)
+                    await watch.resize(self._allowed(key, share))
+                    changed |= self._size(key) != before
+                    await asyncio.sleep(0)
+            self._within = self._excess() <= 0
+        self._lacking.clear()
 
     def _render_data(self, state: ProjectState, snapshot: Snapshot) -> Mapping[str, Block]:
         return self._render("data", (*state.key, state.name), snapshot)

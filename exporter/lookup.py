@@ -15,9 +15,10 @@ def sought(fleet: Fleet, path: str, query: Mapping[str, str]) -> ProjectWatch:
     if not cloud_name or not wanted:
         raise ProjectQueryError(f"Expected {path}?cloud=…&project=…", status=400)
     cloud = fleet.clouds.get(cloud_name)
-    projects = cloud.projects.values() if cloud else ()
-    found = [watch for watch in projects if watch.key.project_id == wanted]
-    found = found or [watch for watch in projects if watch.state.name == wanted]
+    projects = cloud.projects if cloud else {}
+    if (watch := projects.get(wanted)) is not None:
+        return watch
+    found = [watch for watch in projects.values() if watch.state.name == wanted]
     if not found:
         raise ProjectQueryError("No such project is watched", status=404)
     if len(found) > 1:

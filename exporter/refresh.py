@@ -314,9 +314,9 @@ class ProjectWatch:
         if self.state.shown is not None:
             self._show(self.state.shown.cut(rows))
 
-    def move(self, shared: Surroundings) -> None:
+    def move(self, shared: Surroundings) -> bool:
         """Go by other settings from now on; data and counters stay as they are, and so does the next turn, but for
-        another interval."""
+        another interval. Whether there is now something else to show."""
         if shared.access is not self._shared.access:
             # Other credentials or another address: what was wrong with the ones before says nothing of them.
             self._failures = 0
@@ -331,13 +331,15 @@ class ProjectWatch:
             # One family, one set of bounds: the histogram begins anew.
             self.state = replace(self.state, ledger=Ledger(self.state.ledger.finished))
         self._shared = shared
-        self.repace()
+        return self.repace()
 
-    def repace(self) -> None:
-        """Go by the interval that is in force now, whatever has changed it."""
-        if (interval := self._interval_in_force()) != self.state.interval:
-            self._replace(replace(self.state, interval=interval))
-            self._repaced.set()
+    def repace(self) -> bool:
+        """Go by the interval that is in force now, whatever has changed it. Whether it is another one, to be shown."""
+        if (interval := self._interval_in_force()) == self.state.interval:
+            return False
+        self.state = replace(self.state, interval=interval)
+        self._repaced.set()
+        return True
 
     def _tell_stretched(self, interval: float) -> None:
         """Say it where the time that listings take begins or ceases to stretch the interval in force."""
@@ -538,17 +540,32 @@ class ProjectWatch:
     async def _show_names(self) -> None:
         """Show the data with the names that are known by now; a lot of it is made ready beside the event loop."""
         while (whole := self._whole) is not None and self.state.shown is not None:
-            shared, tally, names, state = self._shared, self._tally, self._known(self._shared), self.state
+            shared, tally, names = self._shared, self._tally, self._known(self._shared)
             if names.same_as(self._named_with):
                 return
             large = whole.total > LARGE_LISTING
             called = await run_beside(large, partial(self._named, shared, whole, tally, names), name="names")
-            snapshot = shared.fit(self.key, called)
-            blocks = await run_beside(large, partial(shared.render, state, snapshot), name="render")
-            if self._whole is not whole or self._shared is not shared or self.state.name != state.name:
-                continue  # something newer came meanwhile
-            self._whole, self._named_with, self._blocks = called, names, blocks
-            self._replace(replace(self.state, snapshot=snapshot))
+            if self._shared is shared and await self._show_beside(whole, shared.fit(self.key, called)):
+                self._whole, self._named_with = called, names
+
+    async def resize(self, series: int) -> None:
+        """Show so many series of those that limits cut, or all where there are fewer."""
+        while (whole := self._whole) is not None and (shown := self.state.shown) is not None:
+            snapshot = whole.cut(series)
+            if snapshot.bounded == shown.bounded or await self._show_beside(whole, snapshot):
+                return
+
+    async def _show_beside(self, whole: Snapshot, snapshot: Snapshot) -> bool:
+        """Show so much of the data, a lot of it made ready beside the event loop; False where it was for nothing, for
+        something newer came meanwhile."""
+        shared, state = self._shared, self.state
+        large = whole.total > LARGE_LISTING
+        blocks = await run_beside(large, partial(shared.render, state, snapshot), name="render")
+        if self._whole is not whole or self._shared is not shared or self.state.name != state.name:
+            return False
+        self._blocks = blocks
+        self._replace(replace(self.state, snapshot=snapshot))
+        return True
 
     def _counted(self, told: Events) -> Ledger | None:
         """The finishes so far with those of a listing."""

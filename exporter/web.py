@@ -93,13 +93,13 @@ class Server:
 
     async def _probe(self, request: web.Request) -> web.Response:
         try:
-            key = sought(self._fleet, "/probe", request.query).key
+            watch = sought(self._fleet, "/probe", request.query)
         except ProjectQueryError as error:
             return web.Response(status=error.status, text=f"{error}\n")
         names = request.query.getall("name[]", None)
         families = None if names is None else named(names, self._fleet.families)
         format = choose_format(_joined(request, "Accept"))
-        return self._exposition(request, format, self._fleet.page.owned(("project", *key), format, families))
+        return self._exposition(request, format, self._fleet.shown(watch, format, families))
 
     async def _discovery(self, request: web.Request) -> web.Response:
         clouds = self._fleet.clouds.values()

@@ -9,10 +9,11 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from structlog.testing import capture_logs
@@ -43,6 +44,8 @@ from tests.test_claims import owners
 
 cloud = harness.cloud
 pytestmark = harness.sdk_warning
+
+T = TypeVar("T")
 
 DEPLOYMENTS = "heat_software_deployments"
 PER_SERVER = "heat_server_software_deployments"
@@ -562,34 +565,126 @@ async def test_so_many_series_on_the_whole_page(cloud: Cloud):
         assert len(page) <= limit
 
 
-async def test_many_projects_are_cut_at_once(cloud: Cloud):
-    """Where hundreds of projects of one size share too small a page, each is cut a little, and none fails."""
-    projects = 120
-    plan = Plan(projects=projects, disabled_projects=0, servers=projects, deployments=0, churn=0)
-    world = build(plan)
+CROWD = 120
+
+
+@asynccontextmanager
+async def crowd(cloud: Cloud, *, servers: int = 6) -> AsyncIterator[Cloud]:
+    """A cloud of many projects, each with one deployment on each of so many servers."""
+    world = build(Plan(projects=CROWD, disabled_projects=0, servers=CROWD, deployments=0, churn=0))
     for project in world.projects.values():
         config = world.add_config(project.id, "install").id
-        for number in range(6):
+        for number in range(servers):
             world.add_deployment(project.id, f"server-{number}", config, status="COMPLETE")
     async with Simulator(world) as simulator:
         many = Cloud(simulator, cloud.monkeypatch, cloud.folder)
         many.write()
-        async with many.fleet() as fleet:
-            await fleet.once()
-            whole = lines(fleet)
-            limit = whole - 2 * projects
+        yield many
+
+
+@asynccontextmanager
+async def every_turn(found: Callable[[], T]) -> AsyncIterator[list[T]]:
+    """What is found at every turn of the event loop, from before what happens inside until after it."""
+    seen = [found()]
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(0)
+            seen.append(found())
+
+    looking = asyncio.create_task(look())
+    try:
+        yield seen
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+    seen.append(found())
+
+
+def sizes(fleet: Fleet) -> Counter[str]:
+    """How many series that limits cut each project shows, by its id; quicker than reading the page."""
+    return Counter({owner[2]: size for owner, size in fleet._bounded.numbers.items()})
+
+
+def steps(seen: Sequence[Counter[Any]]) -> list[int]:
+    """How many keys have another number from each look to the next."""
+    return [len((now - before) | (before - now)) for before, now in pairwise(seen)]
+
+
+async def test_many_projects_are_cut_at_once(cloud: Cloud):
+    """Where hundreds of projects of one size share too small a page, each is cut a little, and none fails. That holds
+    up nobody: from one turn of the event loop to the next hardly more than one is cut, and none more than it has to."""
+    async with crowd(cloud) as many, many.fleet() as fleet:
+        await fleet.once()
+        limit = lines(fleet) - 2 * CROWD
+        async with every_turn(lambda: sizes(fleet)) as seen:
             await fleet.reload(lambda: configuration(limits={"series": limit}))
-            assert lines(fleet) <= limit
-            for _ in range(2):
-                await asyncio.gather(*(watch.refresh() for watch in fleet.watches()))
-            page = page_of(fleet)
+        assert lines(fleet) <= limit
+        assert max(steps(seen)) <= 2
+        assert {len(each) for each in seen} == {CROWD}
+        assert min(min(each.values()) for each in seen) == min(seen[-1].values())
+        for _ in range(2):
+            await asyncio.gather(*(watch.refresh() for watch in fleet.watches()))
+        page = page_of(fleet)
     assert len(page) <= limit
-    assert page.total("heat_up") == projects
+    assert page.total("heat_up") == CROWD
     assert not page.select("heat_refresh_failures_total")
     # All alike, though there is room for a row more of some: whoever is refreshed first takes no more than others.
     assert set(rows(page).values()) == {3}
-    assert len(rows(page)) == projects
-    assert page.total(DEPLOYMENTS) == 6 * projects
+    assert len(rows(page)) == CROWD
+    assert page.total(DEPLOYMENTS) == 6 * CROWD
+
+
+async def test_many_projects_share_a_page_from_the_start(cloud: Cloud):
+    """While hundreds of projects come to too small a page, it is never larger than it may be, whoever looks in
+    between; only a few at a time are cut for those that come, and in the end all have the same share."""
+    async with crowd(cloud, servers=60) as many:
+        async with many.fleet(configuration(names=False)) as fleet:
+            await fleet.once()
+            limit = lines(fleet) - 20 * CROWD
+        async with many.fleet(configuration(limits={"series": limit}, names=False)) as fleet:
+            largest, before = 0, Counter[str]()
+
+            def look() -> Counter[str]:
+                nonlocal largest, before
+                if (found := sizes(fleet)) != before:
+                    largest, before = max(largest, lines(fleet)), found
+                return found
+
+            async with every_turn(look) as seen:
+                await fleet.once()
+            page = page_of(fleet)
+    assert limit - CROWD < largest <= limit
+    cut = [sum(now[name] < was[name] for name in was) for was, now in pairwise(seen)]
+    assert 0 < max(cut) < CROWD / 10
+    assert len({(rows(page) + withheld(page))[name] for name in rows(page)}) == 1
+    assert len(rows(page)) == CROWD
+    assert max(rows(page).values()) == min(rows(page).values()) >= 35
+    assert page.total(DEPLOYMENTS) == 60 * CROWD
+    assert page.total("heat_up") == CROWD
+
+
+async def test_many_projects_are_shown_one_by_one(cloud: Cloud):
+    """A cloud's projects come onto the page one by one as they are found, and so does an interval that changes for all:
+    in between others have their turn."""
+
+    def shown() -> Counter[str]:
+        found = re.findall(rb'\nheat_refresh_interval_seconds{.*project_id="(.*?)".* (.*)', fleet.page.plain("text"))
+        return Counter({project.decode(): int(float(seconds)) for project, seconds in found})
+
+    many_requests = {"requests_per_second": 10 * CROWD}
+    settings = configuration(refresh={"interval": "1h"}, limits=many_requests)
+    async with crowd(cloud) as many, many.fleet(settings) as fleet:
+        async with every_turn(shown) as seen:
+            await asyncio.gather(*(each.discover() for each in fleet.clouds.values()))
+        assert not seen[0]
+        assert list(seen[-1].values()) == [3600] * CROWD
+        assert max(steps(seen)) <= 2
+        settings = configuration(refresh={"interval": "50m"}, limits=many_requests)
+        async with every_turn(shown) as seen:
+            await fleet.reload(lambda: settings)
+        assert list(seen[-1].values()) == [3000] * CROWD
+        assert max(steps(seen)) <= 2
 
 
 async def test_exit_codes_past_the_limit(cloud: Cloud):

@@ -12,6 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 
+from exporter.access import Project
+from exporter.cloud import _Found
 from exporter.config import Config
 from exporter.exposition import CONTENT_TYPES
 from exporter.families import FAMILIES
@@ -182,6 +184,26 @@ async def test_what_can_t_be_probed(cloud: Cloud, query: str, status: int):
         for twin in twins:
             page = Samples.of((await exporter.get(probe(twin.id))).text)
             assert page.value("heat_up", project_id=twin.id, project="twice") == 1
+
+
+@pytest.mark.parametrize("while_drawing", [False, True])
+async def test_what_was_only_just_found(while_drawing: bool):
+    """A project that was just found can be probed before it is on the page, also while one with other families is
+    drawn."""
+    fleet = Fleet(configuration())
+    watch = fleet.clouds["sim"]
+    if while_drawing:
+        fleet._take(configuration(metrics={"include": ["heat_refresh_interval_seconds"]}), before=fleet.config)
+        watch.move(watch.config, watch.access, fleet._stage)
+    watch._take_over(_Found([Project("id-1", "new", "", enabled=True)], [], frozenset()))
+    async with listening(Server(fleet), [Address("127.0.0.1", 0)]) as ports, scraper() as session:
+        exporter = Exporter(f"http://127.0.0.1:{ports[0]}", session, fleet)
+        assert "id-1" not in (await exporter.get()).text
+        for _ in range(2):
+            answer = await exporter.get(probe("new"))
+            assert answer.status == 200
+            assert 'heat_refresh_interval_seconds{cloud="sim",project_id="id-1",project="new"}' in answer.text
+            assert ("heat_refreshes_total" in answer.text) is not while_drawing
 
 
 @pytest.mark.parametrize("name", ['a "quoted" name', "back\\slash", "ünï ☃", "a&b=c", "50%25", "a+b"])

@@ -53,7 +53,8 @@ class _Exporter:
     async def _serve(self, started: asyncio.Future[int]) -> None:
         fleet = Fleet(config.parse("clouds: [{name: sim, cloud: nowhere}]", source="fuzz"))
         projects = [Project(id, name, "", enabled=True) for id, name in PROJECTS]
-        fleet.clouds["sim"]._take_over(_Found(projects, [], frozenset()))
+        cloud = fleet.clouds["sim"]
+        await cloud._draw(cloud._take_over(_Found(projects, [], frozenset())))
         async with listening(Server(fleet), [Address("127.0.0.1", 0)]) as ports:
             started.set_result(ports[0])
             await self._stop.wait()
