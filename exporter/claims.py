@@ -13,11 +13,12 @@ that are new.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from exporter.hashes import common, ordered
+from exporter.steps import in_steps
 
 
 class Guard(NamedTuple):
@@ -42,19 +43,27 @@ class Claims:
         self._wanted: dict[str, dict[str, AbstractSet[int]]] = {}
         """By project that wants them, by project that has them."""
 
-    def guard(self, project: str) -> Guard:
-        """What a refresh of this project that starts now has to leave to others."""
+    def guard(self, project: str) -> Callable[[], Guard]:
+        """What a refresh of this project that starts now has to leave to others. It is worked out by the call that is
+        returned, in any thread, for there may be a million deployments; what is claimed meanwhile changes nothing."""
         if not self.overlapping:
-            return Guard()
-        claimed: dict[int, str] = {}
-        for other, had in self._claims.items():
-            if other != project:
-                claimed.update(dict.fromkeys(had, other))
-        yields = self._yields(project)
-        for other, hashes in yields.items():
-            claimed.update(dict.fromkeys(hashes, other))
+            return Guard
+        others = {other: had for other, had in self._claims.items() if other != project}
         outranked = frozenset(other for other in self._claims if self._before(project, other))
-        return Guard(claimed, outranked, yields)
+        wanting = [other for other in self._wanted if project in self._wanted[other] and self._before(other, project)]
+        wanted = {other: self._wanted[other][project] for other in sorted(wanting, key=self._rank)}
+        own = self.of(project)
+
+        def work_out() -> Guard:
+            yields = _yields(own, wanted)
+            claimed: dict[int, str] = {}
+            for claims in (others, yields):
+                for other, hashes in claims.items():
+                    for some in in_steps(hashes):
+                        claimed.update(dict.fromkeys(some, other))
+            return Guard(claimed, outranked, yields)
+
+        return work_out
 
     def of(self, project: str) -> array[int]:
         """What a project has claimed, sorted; never changed in place."""
@@ -118,18 +127,6 @@ class Claims:
         """Whether nobody waits for what another project has."""
         return not any(self._wanted.values())
 
-    def _yields(self, project: str) -> dict[str, AbstractSet[int]]:
-        """Who gets what from a project: the best placed first, and nothing to anybody that is no longer there whole."""
-        had = set(self.of(project))
-        wanting = [other for other in self._wanted if project in self._wanted[other] and self._before(other, project)]
-        given: dict[str, AbstractSet[int]] = {}
-        for other in sorted(wanting, key=self._rank):
-            hashes = self._wanted[other][project]
-            if hashes <= had:
-                given[other] = hashes
-                had -= hashes
-        return given
-
     def _rank(self, project: str) -> tuple[int, str]:
         return self._lengths[project], project
 
@@ -137,6 +134,17 @@ class Claims:
         if one == other or one not in self._lengths or other not in self._lengths:
             return False
         return self._rank(one) < self._rank(other)
+
+
+def _yields(own: array[int], wanted: Mapping[str, AbstractSet[int]]) -> dict[str, AbstractSet[int]]:
+    """Who gets what of a project's own: the best placed come first, and nobody gets what is no longer there whole."""
+    had = set(own) if wanted else set()
+    given: dict[str, AbstractSet[int]] = {}
+    for other, hashes in wanted.items():
+        if hashes <= had:
+            given[other] = hashes
+            had -= hashes
+    return given
 
 
 _NOTHING: Final[array[int]] = array("q")

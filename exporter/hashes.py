@@ -9,10 +9,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
 from typing import Final, NamedTuple
 
-from exporter.steps import STEP
+from exporter.steps import STEP, in_steps
 
 # Up to so many are looked up one by one.
 FEW: Final = 8
@@ -85,8 +84,7 @@ def _parted(runs: list[array[int]], bits: int, *, after: int) -> list[array[int]
 def ordered(hashes: Iterable[int]) -> array[int]:
     """The hashes, sorted."""
     gathered = Gathered()
-    source = iter(hashes)
-    while run := list(islice(source, STEP)):
+    for run in in_steps(hashes):
         gathered.extend(run)
     return gathered.ordered()
 

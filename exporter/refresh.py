@@ -398,19 +398,20 @@ class ProjectWatch:
 
     async def _list_once(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
         await shared.access.admitted(stopwatch)
+        claims = shared.claims
+        guard = await run_beside(claims.overlapping, claims.guard(self.key.project_id), name="guard")
         began = stopwatch.elapsed()
         asked_steady = shared.clock.steady()
         names = self._known(shared)
         if self._naming.overgrown(self.state.snapshot.total if self.state.snapshot else 0):
             names = replace(names, by_id=True)
-        guard = shared.claims.guard(self.key.project_id)
         fold = Fold(
             shared.fold,
             asked_at=shared.clock.wall(),
             guard=guard,
             names=names,
             memory=shared.finishes.memory(self.key.project_id),
-            compact=not self._repeats and not shared.claims.overlapping,
+            compact=not self._repeats and not claims.overlapping,
         )
         size = foreign = 0
         for number, server in enumerate(shared.servers or (None,)):

@@ -3,7 +3,7 @@ as long as it lasts, also from another thread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, zip_longest
 from typing import Any, Final, TypeVar
 
@@ -13,12 +13,16 @@ STEP: Final = 4096
 T = TypeVar("T")
 
 
+def in_steps(items: Iterable[T]) -> Iterator[list[T]]:
+    """The same things in lists of so many."""
+    source = iter(items)
+    while some := list(islice(source, STEP)):
+        yield some
+
+
 def sorted_in_steps(items: Iterable[T], *, key: Callable[[T], Any]) -> list[T]:
     """What `sorted` makes of them."""
-    source = iter(items)
-    runs: list[list[T]] = []
-    while run := sorted(islice(source, STEP), key=key):
-        runs.append(run)
+    runs = [sorted(some, key=key) for some in in_steps(items)]
     while len(runs) > 1:
         # Of two runs, one after the other, `sorted` notices that they are sorted, and merges them.
         runs = [sorted(one + (other or []), key=key) for one, other in zip_longest(runs[::2], runs[1::2])]

@@ -21,7 +21,7 @@ class Cloud:
 
     def refresh(self, project: str, listing: frozenset[int]) -> None:
         """One whole refresh, nothing else under way."""
-        guard = self.claims.guard(project)
+        guard = self.claims.guard(project)()
         counted, contested = self._count(listing, guard)
         met = self.claims.met(project, array("q", sorted(counted - set(self.claims.of(project)))))
         if met:
@@ -29,7 +29,7 @@ class Cloud:
             if met == len(counted):
                 counted = frozenset()
             else:
-                guard = self.claims.guard(project)
+                guard = self.claims.guard(project)()
                 counted, contested = self._count(listing, guard)
         gaining = self.claims.settle(
             project, array("q", sorted(counted)), length=len(listing), guard=guard, contested=contested
@@ -122,4 +122,19 @@ def test_an_ordinary_cloud_is_not_guarded() -> None:
     for project, start in (("a", 0), ("b", 100), ("a", 1), ("b", 90)):
         cloud.refresh(project, frozenset(range(start, start + 50 if project == "b" else start + 80)))
     assert not cloud.claims.overlapping
-    assert cloud.claims.guard("a") == Guard()
+    assert cloud.claims.guard("a")() == Guard()
+
+
+@given(LISTINGS, st.integers(0, 3))
+def test_a_guard_is_of_when_it_was_taken(listings: Listings, rounds: int) -> None:
+    """However late it is worked out, and whatever was claimed, handed over or released by then."""
+    cloud = Cloud()
+    projects = sorted(listings)
+    for project in projects * rounds:
+        cloud.refresh(project, listings[project])
+    guards = {project: (cloud.claims.guard(project)(), cloud.claims.guard(project)) for project in projects}
+    for project in reversed(projects):
+        cloud.refresh(project, listings[project] | {-1})
+    cloud.claims.release(projects[0])
+    for at_once, late in guards.values():
+        assert late() == at_once
