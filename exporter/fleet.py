@@ -60,8 +60,12 @@ class Fleet:
         self._wanted: Account[tuple[str, ...]] = Account()
         """By project: how many series of those families it would show if there were room."""
         self._cutting = False
+        self._short: set[ProjectKey] = set()
+        """Projects whose newest data, being made ready, is cut to less than they may show,"""
         self._lacking: set[ProjectKey] = set()
-        """Projects that show fewer of them than they may, until others have made room."""
+        """and those that show less, until others have made room."""
+        self._uneven = False
+        """Whether there may be projects that show more or fewer of them than they may."""
         self._sharing: asyncio.Task[None] | None = None
         """What gives every project its share of them."""
         self._within = True
@@ -318,12 +322,14 @@ class Fleet:
         watched = self._watch(key) is not None  # it may be gone since the listing was asked for
         if watched:
             self._wanted.put(("project", *key), snapshot.bounded)
+        self._short.discard(key)
         if not self.config.limits.series or self._wanted.total <= self._budget():
             return snapshot
         share = min(snapshot.bounded, self._ceiling())
         allowed = self._allowed(key, share)
         if watched and allowed < share:
-            self._give_share(key)
+            self._short.add(key)
+            self._give_share()
         return snapshot.cut(allowed)
 
     def _show_project(self, watch: ProjectWatch) -> None:
@@ -337,6 +343,9 @@ class Fleet:
             self._drawing.put(owner, data, families=self._names_by_scope["data"])
             self._bounded.put(owner, bounded)
             self._others.put(("data", *state.key), _lines(data) - bounded)
+            if state.key in self._short:
+                self._short.remove(state.key)
+                self._give_share(state.key)
         self._show(owner, "project", (*state.key, state.name), state)
 
     def shown(self, watch: ProjectWatch, format: Format, families: frozenset[str] | None) -> list[Piece | bytes]:
@@ -396,7 +405,9 @@ class Fleet:
 
     def _give_share(self, *lacking: ProjectKey) -> None:
         """Let projects that show less than their share have it soon, and all those that show more too."""
-        self._lacking.update(lacking)
+        if not lacking or not self._lacking.issuperset(lacking):
+            self._lacking.update(lacking)
+            self._uneven = True
         if self._sharing is None or self._sharing.done():
             self._sharing = asyncio.create_task(self._give_shares(), name="series")
 
@@ -408,19 +419,22 @@ class Fleet:
     async def _give_shares(self) -> None:
         """Give every project its share, one by one, for hundreds take a second: those that have more come first, which
         makes room for those that lack some."""
-        lacking: set[ProjectKey] = set()
-        changed = True
-        while self.config.limits.series and (changed or not self._lacking <= lacking):
-            lacking |= self._lacking
-            self._lacking.clear()
-            share, changed = self._ceiling(), False
-            for key in (*[each.key for each in self.watches() if self._size(each.key) > share], *lacking):
-                if (watch := self._watch(key)) is not None:
-                    before = self._size(key)
+        while self._uneven and self.config.limits.series:
+            self._uneven = False
+            config, share = self.config, self._ceiling()
+            for key in (*[each.key for each in self.watches() if self._size(each.key) > share], *self._lacking):
+                if (watch := self._watch(key)) is None:
+                    continue
+                before = self._size(key)
+                try:
                     await watch.resize(self._allowed(key, share))
-                    changed |= self._size(key) != before
-                    await asyncio.sleep(0)
-            self._within = self._excess() <= 0
+                except Exception:
+                    log.exception("internal error", cloud=key.cloud, project_id=key.project_id)
+                self._uneven |= self._size(key) != before
+                await asyncio.sleep(0)
+            if not self._within and config is self.config:
+                self._within = True
+                self._keep_within_limit(())
         self._lacking.clear()
 
     def _render_data(self, state: ProjectState, snapshot: Snapshot) -> Mapping[str, Block]:
@@ -431,6 +445,7 @@ class Fleet:
         for account in (self._bounded, self._others, self._wanted):
             account.put(("project", *watch.key), 0)
         self._others.put(("data", *watch.key), 0)
+        self._short.discard(watch.key)
         self._drawing.drop(("project", *watch.key))
 
     def _show_cloud(self, cloud: CloudWatch) -> None:

@@ -664,6 +664,29 @@ async def test_many_projects_share_a_page_from_the_start(cloud: Cloud):
     assert page.total("heat_up") == CROWD
 
 
+async def test_what_is_made_ready_while_shares_are_given(cloud: Cloud):
+    """A project's data that was cut before others made room, and is shown only after that, still gets its share."""
+    async with crowd(cloud, servers=60) as many, many.fleet(configuration(names=False)) as fleet:
+        await asyncio.gather(*(each.discover() for each in fleet.clouds.values()))
+        late, *others = fleet.watches()
+        await asyncio.gather(*(watch.refresh() for watch in others))
+        limit = lines(fleet) + OWN_SERIES + 5
+        await fleet.reload(lambda: configuration(limits={"series": limit}, names=False))
+        assert not withheld(page_of(fleet))
+        whole = others[0]._whole
+        assert whole is not None
+        cut = fleet._fit(late.key, whole)
+        assert cut.bounded <= 5
+        await fleet._shares_given()
+        late._whole = whole
+        late._show(cut)
+        await fleet._shares_given()
+        page = page_of(fleet)
+    assert len(page) <= limit
+    assert len(rows(page)) == CROWD
+    assert set(rows(page).values()) == {rows(page)[late.state.name]}
+
+
 async def test_many_projects_are_shown_one_by_one(cloud: Cloud):
     """A cloud's projects come onto the page one by one as they are found, and so does an interval that changes for all:
     in between others have their turn."""
