@@ -66,10 +66,12 @@ class Fleet:
         """and those that show less, until others have made room."""
         self._uneven = False
         """Whether there may be projects that show more or fewer of them than they may."""
+        self._giving: ProjectKey | None = None
+        """Whose share is being given: what is cut in doing so has to be, and is no reason to begin anew."""
         self._sharing: asyncio.Task[None] | None = None
         """What gives every project its share of them."""
         self._within = True
-        """Whether the page has been within the limit since that was last set; until then it is brought there."""
+        """False from a reload that left too many on the page until every project has been cut to its share."""
         self.page: Page
         """What scrapes get."""
         self._drawing: Page
@@ -369,8 +371,10 @@ class Fleet:
         return self.config.limits.series - OWN_SERIES - self._others.total
 
     def _ceiling(self) -> int:
-        """How many of those a project may have where there is not room for all: as many for each, whoever is first."""
+        """How many of those a project may have: where there is not room for all, as many for each, whoever is first."""
         budget = self._budget()
+        if self._wanted.total <= budget:
+            return max(self._wanted.numbers.values(), default=0)
         # With some room to spare, or each further series would make it necessary to cut everybody again.
         return ceiling(self._wanted.numbers.values(), budget - budget // SPARE_SHARE)
 
@@ -387,7 +391,8 @@ class Fleet:
         return max(0, min(share, self._size(key) - self._excess())) if self._within else share
 
     def _keep_within_limit(self, newest: tuple[str, ...]) -> None:
-        """Cut what was shown last where the page has more series than it may, or else the project with the most."""
+        """Where the page has more series than it may, cut what was shown last; the project with the most where that has
+        none to cut, as a cloud."""
         # Each cut shows its project anew, and so comes by here.
         if self._cutting or not self._within:
             return
@@ -399,15 +404,15 @@ class Fleet:
                 watch = self._watch(ProjectKey(*owner[1:]))
                 assert watch is not None, "what is forgotten has no series"
                 watch.cut(max(0, sizes[owner] - excess))
-                self._give_share(watch.key)
+                if watch.key != self._giving:
+                    self._give_share(watch.key)
         finally:
             self._cutting = False
 
     def _give_share(self, *lacking: ProjectKey) -> None:
         """Let projects that show less than their share have it soon, and all those that show more too."""
-        if not lacking or not self._lacking.issuperset(lacking):
-            self._lacking.update(lacking)
-            self._uneven = True
+        self._lacking.update(lacking)
+        self._uneven = True
         if self._sharing is None or self._sharing.done():
             self._sharing = asyncio.create_task(self._give_shares(), name="series")
 
@@ -425,11 +430,13 @@ class Fleet:
             for key in (*[each.key for each in self.watches() if self._size(each.key) > share], *self._lacking):
                 if (watch := self._watch(key)) is None:
                     continue
-                before = self._size(key)
+                before, self._giving = self._size(key), key
                 try:
                     await watch.resize(self._allowed(key, share))
                 except Exception:
                     log.exception("internal error", cloud=key.cloud, project_id=key.project_id)
+                finally:
+                    self._giving = None
                 self._uneven |= self._size(key) != before
                 await asyncio.sleep(0)
             if not self._within and config is self.config:

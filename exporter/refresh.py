@@ -546,11 +546,13 @@ class ProjectWatch:
                 return
             large = whole.total > LARGE_LISTING
             called = await run_beside(large, partial(self._named, shared, whole, tally, names), name="names")
-            if self._shared is shared and await self._show_beside(whole, shared.fit(self.key, called)):
+            if self._whole is not whole or self._shared is not shared:
+                continue  # something newer came meanwhile
+            if await self._show_beside(whole, shared.fit(self.key, called)):
                 self._whole, self._named_with = called, names
 
     async def resize(self, series: int) -> None:
-        """Show so many series of those that limits cut, or all where there are fewer."""
+        """Show so many series of those that limits cut, or all if there are fewer; as many as before are the same."""
         while (whole := self._whole) is not None and (shown := self.state.shown) is not None:
             snapshot = whole.cut(series)
             if snapshot.bounded == shown.bounded or await self._show_beside(whole, snapshot):
