@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 
 from aiohttp import web
@@ -26,6 +25,7 @@ from aiohttp import web
 from bench.fleet import EXPORTER, fetch, running, sums, until
 from bench.listings import records
 from bench.processes import cpu, peak
+from exporter.steps import in_steps
 
 PORT = 19189
 SPEED = 1_000_000
@@ -52,8 +52,7 @@ async def _cloud(slow: int, megabytes: int, quick: int) -> None:
         await answer.prepare(request)
         began, sent, comma = time.monotonic(), 0, b""
         await answer.write(b'{"software_deployments": [')
-        remaining = iter(some)
-        while batch := list(islice(remaining, int(SPEED * TICK) // 1800)):
+        for batch in in_steps(some, int(SPEED * TICK) // 1800):
             body = comma + b", ".join(each.replace(b'{"id": "', b'{"id": "' + mark.encode(), 1) for each in batch)
             comma = b", "
             await answer.write(body)

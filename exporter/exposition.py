@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
-from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
 
 from prometheus_client.utils import floatToGoString
@@ -20,6 +19,7 @@ from prometheus_client.utils import floatToGoString
 from exporter.families import SCOPE_LABELS, Family, Row
 from exporter.pieces import Piece, piece
 from exporter.snapshot import Distribution, Exemplar
+from exporter.steps import in_steps
 
 Format = Literal["text", "openmetrics"]
 FORMATS: Final[tuple[Format, ...]] = ("text", "openmetrics")
@@ -86,9 +86,8 @@ def render(family: Family, base: Sequence[str], state: Any) -> Block | None:
     if family.exemplars:
         return _counters(_template(family, fixed), rows, escaped)
     lines = _Lines(family, fixed, escaped)
-    remaining = iter(rows)
     text = BytesIO()
-    while some := list(islice(remaining, STEP_LINES)):
+    for some in in_steps(rows, STEP_LINES):
         text.write(_encoded(lines.of(some)))
     written = text.getvalue()
     if not written:

@@ -13,10 +13,10 @@ STEP: Final = 4096
 T = TypeVar("T")
 
 
-def in_steps(items: Iterable[T]) -> Iterator[list[T]]:
+def in_steps(items: Iterable[T], size: int = STEP) -> Iterator[list[T]]:
     """The same things in lists of so many."""
     source = iter(items)
-    while some := list(islice(source, STEP)):
+    while some := list(islice(source, size)):
         yield some
 
 

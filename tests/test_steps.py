@@ -19,9 +19,11 @@ def test_sorted(size: int, seed: int) -> None:
     assert sorted_in_steps(iter(items), key=itemgetter(0)) == sorted(items, key=itemgetter(0))
 
 
-@given(size=SIZES)
-def test_in_steps(size: int) -> None:
-    """All of them, in their order, none of the lists longer than a step and none empty."""
-    lists = list(in_steps(iter(range(size))))
+@given(size=SIZES, step=st.sampled_from((STEP, 128, 1)))
+def test_in_steps(size: int, step: int) -> None:
+    """All of them, in their order, all lists of one size but for the last, and none empty."""
+    lists = list(in_steps(iter(range(size)), step))
     assert [each for some in lists for each in some] == list(range(size))
-    assert all(0 < len(some) <= STEP for some in lists)
+    assert {len(some) for some in lists[:-1]} <= {step}
+    assert all(0 < len(some) <= step for some in lists)
+    assert list(in_steps(range(size))) == list(in_steps(range(size), STEP))
