@@ -303,17 +303,15 @@ class CloudWatch:
                 continue
             watch = ProjectWatch(ProjectKey(self.config.name, project.id), project.name, self._shared)
             self.projects[project.id] = watch
-            self._note(project.id, watch.state.condition)
             new.add(project.id)
         # A round takes as long as there are projects.
         return [watch for project_id, watch in self.projects.items() if watch.repace() or project_id in new]
 
     async def _draw(self, watches: Iterable[ProjectWatch]) -> None:
-        """Show these one by one: thousands take a second."""
+        """Show these one by one, each counted from then on: thousands take a second."""
         for watch in watches:
-            if self.projects.get(watch.key.project_id) is watch:
-                self._stage.show_project(watch)
-                await asyncio.sleep(0)
+            self._project_changed(watch)
+            await asyncio.sleep(0)
 
     def _remove(self, project_id: str, reason: RemovalReason) -> None:
         watch = self.projects[project_id]

@@ -357,7 +357,7 @@ class Fleet:
             return self.page.owned(owner, format, families)
         # Only just found: it is not on the page yet, or only on the one that is being drawn.
         if owner not in self._drawing:
-            self._show_project(watch)
+            watch.redraw()
         return self._drawing.owned(owner, format, families)
 
     def _show(self, owner: tuple[str, ...], scope: Scope, base: tuple[str, ...], state: object) -> None:

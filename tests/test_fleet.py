@@ -695,16 +695,18 @@ async def test_what_is_made_ready_while_shares_are_given(cloud: Cloud):
 
 async def test_many_projects_are_shown_one_by_one(cloud: Cloud):
     """A cloud's projects come onto the page one by one as they are found, and so does an interval that changes for all:
-    in between others have their turn."""
-
+    in between others have their turn, and the number of projects is that of those on the page, also where some go."""
     page: tuple[bytes, ...] = ()
     intervals = Counter[str]()
+    counted: list[tuple[int, float]] = []
 
     def shown() -> Counter[str]:
         nonlocal page, intervals
         if (parts := fleet.page.parts("text")) is not page:
-            found = re.findall(rb'\nheat_refresh_interval_seconds{.*project_id="(.*?)".* (.*)', b"".join(parts))
-            page, intervals = parts, Counter({project.decode(): int(float(seconds)) for project, seconds in found})
+            page, text = parts, b"".join(parts)
+            found = re.findall(rb'\nheat_refresh_interval_seconds{.*project_id="(.*?)".* (.*)', text)
+            intervals = Counter({project.decode(): int(float(seconds)) for project, seconds in found})
+            counted.append((len(intervals), sum(map(float, re.findall(rb"\nheat_projects{.* (.*)", text)))))
         return intervals
 
     many_requests = {"requests_per_second": 10 * CROWD}
@@ -720,6 +722,14 @@ async def test_many_projects_are_shown_one_by_one(cloud: Cloud):
             await fleet.reload(lambda: settings)
         assert list(seen[-1].values()) == [3000] * CROWD
         assert max(steps(seen)) <= 2
+        gone = [each for each in many.world.projects.values() if each.id in seen[-1]][-5:]
+        for project in gone:
+            many.world.remove_project(project.id)
+        many.add_project("new")
+        async with every_turn(shown) as seen:
+            await asyncio.gather(*(each.discover() for each in fleet.clouds.values()))
+        assert len(seen[-1]) == CROWD - 5 + 1
+    assert not [each for each in counted if each[0] != each[1]]
 
 
 async def test_exit_codes_past_the_limit(cloud: Cloud):
