@@ -151,8 +151,7 @@ class InternalError(RefreshError):
 
 def _told(message: str) -> str:
     """A message as it may be shown."""
-    # What a cloud sends may be so long that looking for URLs in all of it would take a while.
-    text = redacted(message[: 10 * MESSAGE_LENGTH])
+    text = redacted(message)
     return text if len(text) <= MESSAGE_LENGTH else f"{text[: MESSAGE_LENGTH - 1]}…"
 
 

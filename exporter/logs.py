@@ -59,9 +59,8 @@ _CONTROLS: Final = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *rang
 
 
 def _one_line(logger: Any, method: str, event: Any) -> Any:
-    """What a cloud sent may stand in a message: it must not be able to begin a line of its own.
-
-    Nor does a message tell what stands in a URL that a library puts there."""
+    """The event with values that begin no line of their own, give away nothing of a URL, and are cut where they are
+    long: a cloud or a client may have sent them."""
     return {
         key: visible(redacted(str(value))) if isinstance(value, (str, Exception)) else value
         for key, value in event.items()

@@ -1,5 +1,7 @@
-"""Keeping messages fit to be shown: without what an address in them may give away, for libraries put whole URLs into
-theirs, and with no more than a little of a value that may be of any size."""
+"""Messages without what their URLs may give away, for libraries put whole URLs into theirs, and values cut short.
+
+The work is linear in a message's length and bounded by a limit: a cloud or a client may have sent the text.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,26 @@ import re
 import reprlib
 from typing import Any, Final
 
-# Up to the last @ of the word: a password that should have been quoted may hold anything.
-_USER: Final = re.compile(r"(?<=://)[^\s'\"<>]*@")
-_QUERY: Final = re.compile(r"(?<=[\w/.-]\?)[\w.%~+-]+=[^\s'\"<>)]*")
+MESSAGE_LIMIT: Final = 10_000
+"""The characters of a message that are read."""
+# The whole rest of a word at once: an expression that looks for the @ begins anew at each "://", which is quadratic.
+_URL: Final = re.compile(r"://([^\s'\"<>]*+)")
+_QUERY: Final = re.compile(r"(?<=[\w/.-]\?)[\w.%~+-]++=[^\s'\"<>)]*+")
 
 
-def redacted(message: str) -> str:
-    """The message without users, passwords and queries of its URLs."""
-    return _QUERY.sub("…", _USER.sub("", message))
+def redacted(message: str, *, limit: int = MESSAGE_LIMIT) -> str:
+    """The message without users, passwords and queries of its URLs; longer ones are cut first, and end in `…`."""
+    text = message[:limit]
+    cut = len(text) < len(message)
+
+    def bare(url: re.Match[str]) -> str:
+        if cut and url.end() == len(text):
+            return "://"  # the @ that ends a password may stand behind the cut
+        # Up to the last @ of the word: a password that should have been quoted may hold anything.
+        return f"://{url[1].rpartition('@')[2]}"
+
+    text = _QUERY.sub("…", _URL.sub(bare, text))
+    return f"{text}…" if cut else text
 
 
 _LONGEST: Final = 100

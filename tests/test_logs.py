@@ -224,3 +224,13 @@ def test_a_log_never_fails_for_its_text() -> None:
         stderr.flush()
         assert raw.getvalue().count(b"\n") == 1
         stderr.detach()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_long_values_are_cut(format: Any) -> None:
+    """A value that a cloud or a client makes very long is cut, and costs nothing but its beginning."""
+    with Written(format) as written:
+        structlog.get_logger("test").warning("event", error="://a " * 10**6, raised=ValueError("y" * 10**6))
+    found = written.only()
+    assert 9_000 < len(found["error"]) < 11_000
+    assert 9_000 < len(found["raised"]) < 11_000

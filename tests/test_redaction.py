@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.errors import InternalError
-from exporter.redaction import brief, redacted
+from exporter.redaction import MESSAGE_LIMIT, brief, redacted
 
 TOLD = {
     "no URL at all? none=1": "no URL at all? none=1",
@@ -26,6 +26,29 @@ def test_users_passwords_and_queries_are_left_out(message: str) -> None:
 def test_every_failure_is_redacted() -> None:
     """Whatever text a failure was raised with, it has no password of a URL."""
     assert "pass" not in str(InternalError("can't reach http://user:pass@host/"))
+
+
+def test_a_long_message_is_cut_before_it_is_read() -> None:
+    """A message that a cloud makes very long costs no more than one of the limit's length, and says that it is cut."""
+    assert redacted("x" * 10**6) == "x" * MESSAGE_LIMIT + "…"
+    assert redacted("x" * MESSAGE_LIMIT) == "x" * MESSAGE_LIMIT
+
+
+@pytest.mark.parametrize("limit", range(12, 34))
+def test_a_cut_password_does_not_show(limit: int) -> None:
+    """Wherever a message is cut, a user or password whose `@` is behind the cut is left out."""
+    shown = redacted("can't reach http://user:pass@host/: refused", limit=limit)
+    assert "us" not in shown
+    assert "pa" not in shown
+    assert shown.endswith("…")
+
+
+@pytest.mark.parametrize("part", ["://", "a://b@", "?a", "a?b=", "a?", "/?"])
+def test_any_text_is_read_in_one_pass(part: str) -> None:
+    """A text of three million characters is read, whatever it repeats: what begins anew at each of them, takes hours."""
+    shown = redacted(part * (3 * 10**6 // len(part)), limit=10**7)
+    assert "@" not in shown
+    assert "b=" not in shown
 
 
 def test_values_are_shown_briefly() -> None:
