@@ -329,8 +329,10 @@ class Config(_Model):
         return tuple(sorted({*self.buckets.age, self.thresholds.stuck_after}))
 
     def digest(self) -> float:
-        """A number that is the same for the same configuration (48 bits, which a double holds exactly)."""
-        return float(int.from_bytes(hashlib.sha256(self.model_dump_json().encode()).digest()[:6], "big"))
+        """A number that is the same for the same configuration, whichever of its shards this exporter is (48 bits,
+        which a double holds exactly)."""
+        text = self.model_dump_json(exclude={"shard": {"index"}})
+        return float(int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big"))
 
 
 def _merged(base: CloudLimits | Refresh, own: CloudLimits | Refresh) -> CloudLimits | Refresh:

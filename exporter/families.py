@@ -471,7 +471,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         name="heat_exporter_config_hash",
         kind="gauge",
         scope="exporter",
-        help="A hash of the configuration in force: equal where two exporters have the same one.",
+        help="A hash of the effective configuration, equal for all shards of one configuration.",
         rows=_one(lambda state: state.config_hash),
     ),
     Family(

@@ -517,6 +517,14 @@ def test_the_digest_tells_configurations_apart(text: str) -> None:
     assert read(text).digest() == read(f"# a comment\n{text}\n").digest()
 
 
+def test_all_shards_of_one_configuration_have_its_digest() -> None:
+    """The index of a shard is no part of the configuration that the shards have in common; their number is."""
+    digests = {parse("", source="x", shard={"index": index, "total": 3}).digest() for index in range(3)}
+    assert len(digests) == 1
+    assert digests == {read("shard: {index: 2, total: 3}").digest()}
+    assert digests.isdisjoint({read("").digest(), read("shard: {index: 2, total: 4}").digest()})
+
+
 def test_the_digest_is_a_sample_value() -> None:
     """The number is whole and a double holds it exactly, so that it survives on the page."""
     assert read("refresh: {interval: 60s}").digest() == read("refresh: {interval: 1m}").digest()
