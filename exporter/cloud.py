@@ -114,7 +114,7 @@ class CloudWatch:
                 configs=bool(config.limits.configs) and CONFIGS in stage.families,
                 tables=frozenset(each.table for each in FAMILIES if each.table and each.name in stage.families),
                 finishes=not stage.families.isdisjoint((FINISHED, DURATIONS)),
-                admits=server_filter(config.servers.include, config.servers.exclude),
+                server_filter=server_filter(config.servers.include, config.servers.exclude),
             ),
             clock=stage.clock,
             sharded=whole.shard.total > 1,

@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import accumulate, islice, repeat
@@ -80,29 +80,40 @@ class FoldOptions:
     """Whether to look for what has finished."""
     tables: frozenset[Table] = TABLES
     """Which tables to fill; what only others need is not even looked at."""
-    admits: Callable[[str | None], bool] | None = None
-    """Which server ids count at all; None: all of them."""
+    server_filter: ServerFilter | None = None
+    """Which servers' deployments count; None: all."""
 
 
-@lru_cache(maxsize=64)
-def server_filter(include: tuple[str, ...], exclude: tuple[str, ...]) -> Callable[[str | None], bool] | None:
+@dataclass(frozen=True)
+class ServerFilter:
     """A test of server ids by fully anchored regular expressions; exclude wins, no include means all.
 
-    Equal patterns give the same test.
+    Filters with the same patterns are equal.
     """
-    if not include and not exclude:
-        return None
-    wanted = [re.compile(pattern) for pattern in include]
-    unwanted = [re.compile(pattern) for pattern in exclude]
 
-    @lru_cache(maxsize=65536)
-    def admits(server_id: str | None) -> bool:
-        text = server_id or ""
-        if any(pattern.fullmatch(text) for pattern in unwanted):
-            return False
-        return not wanted or any(pattern.fullmatch(text) for pattern in wanted)
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    admits: Callable[[str | None], bool] = field(init=False, repr=False, compare=False)
+    """Whether a server's deployments count; a missing server has the id ""."""
 
-    return admits
+    def __post_init__(self) -> None:
+        """Compile the patterns."""
+        wanted = [re.compile(pattern) for pattern in self.include]
+        unwanted = [re.compile(pattern) for pattern in self.exclude]
+
+        @lru_cache(maxsize=65536)
+        def admits(server_id: str | None) -> bool:
+            text = server_id or ""
+            if any(pattern.fullmatch(text) for pattern in unwanted):
+                return False
+            return not wanted or any(pattern.fullmatch(text) for pattern in wanted)
+
+        object.__setattr__(self, "admits", admits)
+
+
+def server_filter(include: tuple[str, ...], exclude: tuple[str, ...]) -> ServerFilter | None:
+    """The filter with these patterns; None without any."""
+    return ServerFilter(include, exclude) if include or exclude else None
 
 
 class _Ages:
@@ -311,7 +322,8 @@ class Fold:
         records, self._pending = self._pending, []
         if not records:
             return
-        if (admits := self._options.admits) is not None:
+        if (server_filter := self._options.server_filter) is not None:
+            admits = server_filter.admits
             records = [record for record in records if admits(record.server_id)]
         groups = self._groups
         for record in self._fresh(records):

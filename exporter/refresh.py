@@ -85,7 +85,7 @@ def _same_finishes(one: Surroundings, other: Surroundings) -> bool:
     """Whether what finished is looked for in the same deployments."""
     return (
         one.fold.finishes == other.fold.finishes
-        and one.fold.admits is other.fold.admits
+        and one.fold.server_filter == other.fold.server_filter
         and frozenset(one.servers or ()) == frozenset(other.servers or ())
     )
 

@@ -146,7 +146,7 @@ class Rules:
             configs=bool(self.configs),
             finishes=self.finishes,
             tables=self.tables,
-            admits=server_filter(self.include, self.exclude),
+            server_filter=server_filter(self.include, self.exclude),
         )
 
     def admits(self, server: str) -> bool:

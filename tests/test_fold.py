@@ -380,8 +380,18 @@ def test_enormous_codes(codes: list[int], total: float) -> None:
 )
 def test_server_filter(include: list[str], exclude: list[str], admitted: set[str | None]) -> None:
     """Patterns are fully anchored, exclude wins, and a missing server is the empty text."""
-    admits = server_filter(tuple(include), tuple(exclude)) or (lambda server: True)
-    assert {server for server in (None, "", "web-1", "web-2", "db-1", "web-1\n") if admits(server)} == admitted
+    rules = server_filter(tuple(include), tuple(exclude))
+    servers = (None, "", "web-1", "web-2", "db-1", "web-1\n")
+    assert {server for server in servers if rules is None or rules.admits(server)} == admitted
+
+
+def test_equal_patterns_are_equal_filters() -> None:
+    """A filter is known again by its patterns, however many others a large configuration has."""
+    before = server_filter(("web-.*",), ("web-1",))
+    others = [server_filter((f"server-{each}",), ()) for each in range(100)]
+    assert server_filter(("web-.*",), ("web-1",)) == before
+    assert before not in others
+    assert before != server_filter(("web-1",), ("web-.*",))
 
 
 def test_what_the_filter_leaves_out_is_counted_nowhere() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from exporter.fold import server_filter
 from exporter.simulator import Deployment
 from tests import harness
 from tests.harness import (
@@ -93,6 +94,20 @@ async def test_the_bounds_are_the_configuration_s(cloud: Cloud):
         page = page_of(fleet)
     found = {each.labels["le"]: each.value for each in page.select(f"{DURATION}_bucket")}
     assert found == {"1.0": 0, "120.0": 1, "+Inf": 1}
+
+
+async def test_a_reload_with_the_same_patterns_loses_no_completion(cloud: Cloud):
+    """A project whose server patterns stay the same counts on over a reload, however many patterns others have."""
+    run = cloud.deploy(status="IN_PROGRESS")
+    sections = {"clouds": [{"name": "sim", "cloud": "simulator", "servers": {"include": ["server-.*"]}}]}
+    async with cloud.fleet(configuration(**sections)) as fleet:
+        await fleet.once()
+        for number in range(100):
+            server_filter((f"other-{number}",), ())
+        await fleet.reload(lambda: configuration(**sections, thresholds={"stuck_after": "2h"}))
+        finish(cloud, run)
+        await watch_of(fleet).refresh()
+        assert finished(page_of(fleet)) == {("COMPLETE", "CREATE"): 1}
 
 
 async def test_failures_and_staleness_lose_nothing(cloud: Cloud):
