@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import re
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import accumulate, islice, repeat
+from heapq import nsmallest
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
-import msgspec
-
+from exporter.cells import ZERO, Ages, Cell, Codes, Foremost, Labels
 from exporter.claims import Guard
 from exporter.finishes import Memory, Sighted, Sightings
 from exporter.hashes import Gathered, Sum, ordered, repeated
@@ -29,12 +28,9 @@ from exporter.records import Deployment, exit_code
 from exporter.snapshot import (
     ACTIONS,
     OTHER,
-    REASON_LENGTH,
     STATUSES,
     TABLES,
-    UNDOCUMENTED_LIMIT,
     ConfigName,
-    Distribution,
     Problem,
     ProblemRow,
     ServerRow,
@@ -43,7 +39,8 @@ from exporter.snapshot import (
 )
 from exporter.steps import sorted_in_steps
 
-CODES_LIMIT: Final = 64
+IDS_LIMIT: Final = 1_000_000
+"""So many distinct servers of a project are counted one by one."""
 # Records that are counted at a time: fewer would cost more each, and more would hold up whoever waits for a page.
 STEP_RECORDS: Final = 200
 GROUP_RECORDS: Final = 128
@@ -55,14 +52,7 @@ BATCHES: Final = 32
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
-_ZERO: Final = timedelta()
 _config_id: Final = attrgetter("config_id")
-_server_id: Final[Callable[[ServerRow], str]] = itemgetter(0)
-# How many times what is wanted is kept before the rest is sorted out.
-_SORTED_AT: Final = 8
-_MICROSECOND: Final = timedelta(microseconds=1)
-# A timedelta holds no more than the sum of some 1,300 ages of two thousand years.
-_PORTION: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +72,8 @@ class FoldOptions:
     """Which tables to fill; what only others need is not even looked at."""
     server_filter: ServerFilter | None = None
     """Which servers' deployments count; None: all."""
+    distinct_servers: int = IDS_LIMIT
+    """Deployments of servers first seen after so many distinct ones count in totals only."""
 
 
 @dataclass(frozen=True)
@@ -116,136 +108,8 @@ def server_filter(include: tuple[str, ...], exclude: tuple[str, ...]) -> ServerF
     return ServerFilter(include, exclude) if include or exclude else None
 
 
-class _Ages:
-    """An accumulating histogram of ages; an age below zero (the cloud's clock is ahead) counts as zero."""
-
-    __slots__ = ("bounds", "count", "sizes", "total")
-
-    def __init__(self, bounds: tuple[timedelta, ...]) -> None:
-        self.bounds = bounds
-        self.sizes = [0] * (len(bounds) + 1)
-        """How many are between two bounds, the upper one included."""
-        self.count = 0
-        self.total = 0  # microseconds
-
-    def add(self, ages: list[timedelta]) -> None:
-        """Count ages that are sorted and not empty."""
-        bounds, sizes = self.bounds, self.sizes
-        # Mostly few of the bounds lie within a group of ages.
-        lowest = bisect_left(bounds, ages[0])
-        highest = bisect_left(bounds, ages[-1], lowest)
-        below = 0
-        for place in range(lowest, highest):
-            so_far = bisect_right(ages, bounds[place], below)
-            sizes[place] += so_far - below
-            below = so_far
-        sizes[highest] += len(ages) - below
-        self.count += len(ages)
-        start = 0 if ages[0] >= _ZERO else bisect_left(ages, _ZERO)
-        while start < len(ages):
-            self.total += sum(ages[start : start + _PORTION], _ZERO) // _MICROSECOND
-            start += _PORTION
-
-    def merge(self, other: _Ages) -> None:
-        self.sizes = [mine + theirs for mine, theirs in zip(self.sizes, other.sizes)]
-        self.count += other.count
-        self.total += other.total
-
-    def distribution(self) -> Distribution:
-        bounds = tuple(bound.total_seconds() for bound in self.bounds)
-        return Distribution(bounds, tuple(accumulate(self.sizes[:-1])), self.count, self.total / 10**6)
-
-
-class _Cell:
-    """What is known of the deployments with one status and action."""
-
-    __slots__ = ("ages", "codes", "configs", "count", "newest", "oldest", "servers", "state_ages", "stuck")
-
-    def __init__(self, bounds: tuple[timedelta, ...]) -> None:
-        self.count = 0
-        self.ages = _Ages(bounds)
-        self.state_ages = _Ages(bounds)
-        self.oldest: timedelta | None = None
-        self.newest: timedelta | None = None
-        self.stuck = 0
-        self.codes: Counter[int | str] = Counter()
-        self.servers: Counter[str] = Counter()
-        self.configs: Counter[ConfigName | str] = Counter()
-        """By name where it was known, else by id."""
-
-    def merge(self, other: _Cell) -> None:
-        """Add what another cell counted."""
-        self.count += other.count
-        self.ages.merge(other.ages)
-        self.state_ages.merge(other.state_ages)
-        self.spread(other.oldest, other.newest)
-        self.stuck += other.stuck
-        self.codes.update(other.codes)
-        self.servers.update(other.servers)
-        self.configs.update(other.configs)
-
-    def spread(self, oldest: timedelta | None, newest: timedelta | None) -> None:
-        """Widen the span of change ages."""
-        if oldest is not None and (self.oldest is None or oldest > self.oldest):
-            self.oldest = oldest
-        if newest is not None and (self.newest is None or newest < self.newest):
-            self.newest = newest
-
-
-class _Foremost:
-    """The first so many of some deployments, by a key that is their time of change or its reverse, and by id."""
-
-    __slots__ = ("_entries", "_last", "_limit", "size")
-
-    def __init__(self, limit: int) -> None:
-        self.size = 0
-        """How many there were."""
-        self._limit = limit
-        self._entries: list[tuple[timedelta, str, Deployment]] = []
-        self._last: timedelta | None = None
-        """Whatever comes after this is not among the first."""
-
-    def add(self, keyed: list[tuple[timedelta, Deployment]]) -> None:
-        """Consider some more."""
-        self.size += len(keyed)
-        if (last := self._last) is not None:
-            keyed = [each for each in keyed if each[0] <= last]
-        self._entries += [(key, record.id, _brief(record)) for key, record in keyed]
-        if len(self._entries) > _SORTED_AT * self._limit:
-            self._sort()
-
-    def _sort(self) -> None:
-        self._entries.sort(key=_place)
-        del self._entries[self._limit :]
-        if len(self._entries) == self._limit:
-            self._last = self._entries[-1][0]
-
-    def merge(self, other: _Foremost) -> None:
-        """Consider those of others too."""
-        more = other.size - len(other._entries)
-        self.add([(key, record) for key, _, record in other._entries])
-        self.size += more
-
-    def first(self, limit: int) -> list[tuple[timedelta, Deployment]]:
-        """The first of them, in order."""
-        self._sort()
-        return [(key, record) for key, _, record in self._entries[:limit]]
-
-
 def _grouped() -> defaultdict[str | None, list[Deployment]]:
     return defaultdict(list)
-
-
-def _brief(record: Deployment) -> Deployment:
-    """The record with no more of its reason than is ever shown."""
-    reason = record.status_reason
-    if reason is None or len(reason) <= REASON_LENGTH:
-        return record
-    return msgspec.structs.replace(record, status_reason=reason[:REASON_LENGTH])
-
-
-def _place(entry: tuple[timedelta, str, Deployment]) -> tuple[timedelta, str]:
-    return entry[:2]
 
 
 class Fold:
@@ -277,12 +141,18 @@ class Fold:
         self._now = _EPOCH + timedelta(seconds=asked_at)
         self._bounds = tuple(timedelta(seconds=bound) for bound in options.age_bounds)
         self._stuck_after = timedelta(seconds=options.stuck_after)
-        self._codes = not options.tables.isdisjoint(("codes", "code_distribution"))
+        self._codes = None if options.tables.isdisjoint(("codes", "code_distribution")) else Codes(options.code_bounds)
         self._changes = options.finishes or not options.tables.isdisjoint(
             ("state_ages", "oldest_changes", "newest_changes")
         )
         """Whether it matters when deployments changed that are not IN_PROGRESS, nor rows of their own."""
-        self._cells: dict[tuple[str | None, str | None], _Cell] = {}
+        self._statuses, self._actions = Labels(STATUSES), Labels(ACTIONS)
+        self._cells: dict[tuple[str, str], Cell] = {}
+        """By the labels of status and action."""
+        self._server_ids: dict[str, str] = {}
+        """Each server id by itself: every cell counts by the same object."""
+        self._unlisted_servers = 0
+        """How many deployments are of servers beyond the limit of distinct ones."""
         self._troubled: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._duplicates = 0
@@ -296,8 +166,8 @@ class Fold:
         for each record takes longer."""
         self._names = names
         self._memory = memory
-        self._failed = _Foremost(options.problems)
-        self._stuck = _Foremost(options.problems)
+        self._failed = Foremost(options.problems)
+        self._stuck = Foremost(options.problems)
         self._stuck_configs: Counter[ConfigName | str] = Counter()
         self._sightings = Sightings(memory, asked_at=asked_at)
         self._revisited: frozenset[int] = frozenset()
@@ -328,8 +198,39 @@ class Fold:
         groups = self._groups
         for record in self._fresh(records):
             groups[record.status][record.action].append(record)
+        if not (
+            groups.keys() <= self._statuses.kept and all(each.keys() <= self._actions.kept for each in groups.values())
+        ):
+            self._relabel()
+            groups = self._groups
         at_once = self._revisited or self._batches >= BATCHES or sum(map(len, groups.values())) > GROUPS
         self._count_groups(1 if at_once else GROUP_RECORDS)
+
+    def _relabel(self) -> None:
+        """Put waiting records, and what was counted, under the labels that they have now that there are new values."""
+        groups, self._groups = self._groups, defaultdict(_grouped)
+        for status in self._statuses.admit(status or "" for status in groups):
+            for _, action in [key for key in self._cells if key[0] == status]:
+                self._join((status, action), (OTHER, action))
+            if self._codes is not None:
+                self._codes.join_status(status, OTHER)
+        for action in self._actions.admit(action or "" for actions in groups.values() for action in actions):
+            for status, _ in [key for key in self._cells if key[1] == action]:
+                self._join((status, action), (status, OTHER))
+            if self._codes is not None:
+                self._codes.join_action(action, OTHER)
+        for value, actions in groups.items():
+            labelled = self._groups[self._statuses.of(value)]
+            for other, group in actions.items():
+                labelled[self._actions.of(other)] += group
+
+    def _join(self, key: tuple[str, str], target: tuple[str, str]) -> None:
+        """Count the deployments of one cell in another."""
+        cell = self._cells.pop(key)
+        if target in self._cells:
+            self._cells[target].merge(cell)
+        else:
+            self._cells[target] = cell
 
     def _count_groups(self, least: int = 1) -> None:
         """Count the groups that have at least so many records."""
@@ -337,9 +238,7 @@ class Fold:
             for action, group in actions.items():
                 if len(group) >= least:
                     actions[action] = []
-                    if (cell := self._cells.get((status, action))) is None:
-                        cell = self._cells[status, action] = _Cell(self._bounds)
-                    self._count(cell, status, group)
+                    self._count(status or "", action or "", group)
         if least == 1:
             self._groups.clear()
             self._batches = 0
@@ -413,7 +312,7 @@ class Fold:
         self.guard = self.guard._replace(claimed=dict.fromkeys(self._seen, ""))
         self._cells = {}
         self._troubled.clear()
-        self._failed, self._stuck = _Foremost(self._options.problems), _Foremost(self._options.problems)
+        self._failed, self._stuck = Foremost(self._options.problems), Foremost(self._options.problems)
         self._stuck_configs.clear()
         self._sightings = Sightings(self._memory, asked_at=self.asked_at, newest=self._sightings.newest)
 
@@ -421,7 +320,7 @@ class Fold:
         """Count also what a contested fold of the same listing counts."""
         for key, cell in other._cells.items():
             if key not in self._cells:
-                self._cells[key] = _Cell(self._bounds)
+                self._cells[key] = Cell(self._bounds)
             self._cells[key].merge(cell)
         self._troubled.update(other._troubled)
         self._failed.merge(other._failed)
@@ -430,29 +329,40 @@ class Fold:
         self._sightings.merge(other._sightings)
         self._duplicates -= other.listed
 
-    def _count(self, cell: _Cell, status: str | None, group: list[Deployment]) -> None:
+    def _count(self, status: str, action: str, group: list[Deployment]) -> None:
         options, now = self._options, self._now
+        if (cell := self._cells.get((status, action))) is None:
+            cell = self._cells[status, action] = Cell(self._bounds)
         cell.count += len(group)
         if "ages" in options.tables and (
             created := [now - time for record in group if (time := record.creation_time) is not None]
         ):
             created.sort()
             cell.ages.add(created)
+        if options.servers:
+            servers = self._counted_servers([record.server_id or "" for record in group])
+            cell.servers.update(servers)
+            if status == "FAILED":
+                self._troubled.update(servers)
         if self._changes or status == "IN_PROGRESS":
             self._count_changes(cell, status, group)
         if options.problems and status == "FAILED":
             self._failed.add([(now - at, each) for each in group if (at := each.updated_time or each.creation_time)])
         if options.configs:
             self._count_configs(cell.configs, group)
-        if self._codes:
-            self._count_codes(cell.codes, group)
-        if options.servers:
-            servers = [record.server_id or "" for record in group]
-            cell.servers.update(servers)
-            if status == "FAILED":
-                self._troubled.update(servers)
+        if self._codes is not None:
+            self._count_codes(self._codes, status, action, group)
 
-    def _count_changes(self, cell: _Cell, status: str | None, group: list[Deployment]) -> None:
+    def _counted_servers(self, servers: list[str]) -> list[str]:
+        """The ids of those servers that are counted one by one, each as the object that all cells share."""
+        known, limit = self._server_ids, self._options.distinct_servers
+        if len(known) + len(servers) <= limit:
+            return list(map(known.setdefault, servers, servers))
+        counted = [known.setdefault(server, server) for server in servers if server in known or len(known) < limit]
+        self._unlisted_servers += len(servers) - len(counted)
+        return counted
+
+    def _count_changes(self, cell: Cell, status: str, group: list[Deployment]) -> None:
         options, now = self._options, self._now
         changed = [now - time for record in group if (time := record.updated_time or record.creation_time) is not None]
         if changed:
@@ -477,15 +387,15 @@ class Fold:
             )
 
     @staticmethod
-    def _count_codes(counts: Counter[int | str], group: list[Deployment]) -> None:
+    def _count_codes(counts: Codes, status: str, action: str, group: list[Deployment]) -> None:
         codes = [None if (outputs := record.output_values) is None else outputs.deploy_status_code for record in group]
         # Mostly all are alike, and else few are distinct: what they mean is worked out once for each.
         first = codes[0]
         if codes.count(first) == len(codes):
-            counts[exit_code(first)] += len(codes)
+            counts.add(status, action, exit_code(first), len(codes))
         else:
             for code, count in Counter(codes).items():
-                counts[exit_code(code)] += count
+                counts.add(status, action, exit_code(code), count)
 
     def _count_stuck(self, group: list[Deployment]) -> None:
         """Count those of a group that are stuck where each is one of its own."""
@@ -497,7 +407,8 @@ class Fold:
         ]
         records = [record for _, record in keyed]
         if self._options.servers:
-            self._troubled.update(record.server_id or "" for record in records)
+            servers = (record.server_id or "" for record in records)
+            self._troubled.update(server for server in servers if server in self._server_ids)
         if self._options.problems:
             self._stuck.add(keyed)
         if self._options.configs:
@@ -521,21 +432,16 @@ class Fold:
     def finish(self, *, response_bytes: int = 0) -> Snapshot:
         """The snapshot of all batches added."""
         self.close()
-        cells = self._labelled_cells()
-        ages: dict[str, _Ages] = {}
-        state_ages: dict[str, _Ages] = {}
-        code_counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        cells, tables = self._cells, self._options.tables
+        ages: dict[str, Ages] = {}
+        state_ages: dict[str, Ages] = {}
         stuck: Counter[str] = Counter()
         for (status, action), cell in cells.items():
             for target, source in ((ages, cell.ages), (state_ages, cell.state_ages)):
                 if source.count:
-                    target.setdefault(status, _Ages(self._bounds)).merge(source)
+                    target.setdefault(status, Ages(self._bounds)).merge(source)
             stuck[action] += cell.stuck
-            if "code_distribution" in self._options.tables and status in ("COMPLETE", "FAILED"):
-                integers = {code: count for code, count in cell.codes.items() if isinstance(code, int)}
-                if integers:
-                    code_counts[action].update(integers)
-        servers, withheld = self._server_rows(cells)
+        servers, withheld = self._server_rows()
         problems = self._problem_rows()
         return Snapshot(
             asked_at=self.asked_at,
@@ -545,10 +451,10 @@ class Fold:
             servers_withheld=withheld,
             problems=problems,
             problems_withheld=self._failed.size + self._stuck.size - len(problems) if self._options.problems else 0,
-            codes=_code_labels(cells) if "codes" in self._options.tables else {},
-            code_distribution={
-                action: _code_distribution(self._options.code_bounds, counts) for action, counts in code_counts.items()
-            },
+            codes=self._codes.labelled() if self._codes is not None and "codes" in tables else {},
+            code_distribution=(
+                self._codes.distributions() if self._codes is not None and "code_distribution" in tables else {}
+            ),
             ages={status: each.distribution() for status, each in ages.items()},
             state_ages={status: each.distribution() for status, each in state_ages.items()},
             oldest_changes={key: self._time(cell.oldest) for key, cell in cells.items() if cell.oldest is not None},
@@ -562,7 +468,7 @@ class Fold:
         """What was counted by config."""
         self.close()
         tally = ConfigTally(stuck=Counter(self._stuck_configs))
-        for (status, _), cell in self._labelled_cells().items():
+        for (status, _), cell in self._cells.items():
             for config, count in cell.configs.items():
                 tally.counts[config or UNKNOWN, status] += count
         return tally
@@ -578,11 +484,10 @@ class Fold:
         if not limit:
             return ()
         stuck = min(self._stuck.size, max(limit // 2, limit - self._failed.size))
-        chosen: tuple[tuple[Problem, _Foremost, int, int], ...] = (
+        chosen: tuple[tuple[Problem, Foremost, int, int], ...] = (
             ("failed", self._failed, limit - stuck, 1),
             ("stuck", self._stuck, stuck, -1),
         )
-        actions = self._action_labels()
         return tuple(
             ProblemRow(
                 problem,
@@ -590,7 +495,7 @@ class Fold:
                 record.server_id or "",
                 record.config_id or "",
                 record.status or "",
-                actions.get(record.action or "", OTHER),
+                self._actions.of(record.action),
                 _code_label(record),
                 self._time(key * sign),
                 record.status_reason or "",
@@ -604,82 +509,40 @@ class Fold:
         try:
             return self._now - age
         except OverflowError:
-            return _FIRST if age > _ZERO else _LAST
+            return _FIRST if age > ZERO else _LAST
 
     def _time(self, age: timedelta) -> float:
         return (self._now - _EPOCH - age).total_seconds()
 
-    def _labelled_cells(self) -> dict[tuple[str, str], _Cell]:
-        """The cells under their label values, undocumented ones past the limit together as `other`."""
-        statuses = _bounded({status or "" for status, _ in self._cells}, STATUSES)
-        actions = self._action_labels()
-        cells: dict[tuple[str, str], _Cell] = {}
-        for (status, action), cell in self._cells.items():
-            key = statuses.get(status or "", OTHER), actions.get(action or "", OTHER)
-            if key in cells:
-                both = _Cell(self._bounds)
-                both.merge(cells[key])
-                both.merge(cell)
-                cells[key] = both
-            else:
-                cells[key] = cell
-        return cells
+    def _server_rows(self) -> tuple[tuple[ServerRow, ...], int]:
+        """The rows of as many servers as allowed, the most troubled first, and how many rows are left out.
 
-    def _action_labels(self) -> dict[str, str]:
-        return _bounded({action or "" for _, action in self._cells}, ACTIONS)
-
-    def _server_rows(self, cells: Mapping[tuple[str, str], _Cell]) -> tuple[tuple[ServerRow, ...], int]:
-        """The rows of as many servers as allowed, the most troubled first, and how many rows are left out."""
+        Those of servers beyond the limit of distinct ones can't be told apart: each of their deployments is one.
+        """
         limit = self._options.servers
         if not limit:
             return (), 0
-        rows: list[ServerRow] = []
-        for (status, action), cell in sorted(cells.items(), key=itemgetter(0)):
-            rows += map(ServerRow._make, zip(cell.servers, repeat(status), repeat(action), cell.servers.values()))
+        cells = [(key, cell.servers) for key, cell in sorted(self._cells.items(), key=itemgetter(0))]
+        rows = [
+            ServerRow(server, *key, count)
+            for server in self._first_servers(limit)
+            for key, counts in cells
+            if (count := counts.get(server))
+        ]
+        return tuple(rows), sum(len(counts) for _, counts in cells) - len(rows) + self._unlisted_servers
+
+    def _first_servers(self, limit: int) -> list[str]:
+        """So many servers, the most troubled first."""
         troubled = self._troubled
-        hurt = sorted_in_steps((row for row in rows if row[0] in troubled), key=lambda row: (-troubled[row[0]], row[0]))
-        order = hurt + sorted_in_steps((row for row in rows if row[0] not in troubled), key=_server_id)
-        servers = dict.fromkeys(map(_server_id, order))
-        if len(servers) > limit:
-            kept = set(islice(servers, limit))
-            size = sum(row[0] in kept for row in order)
-            return tuple(order[:size]), len(order) - size
-        return tuple(order), 0
-
-
-def _bounded(values: set[str], documented: Iterable[str]) -> dict[str, str]:
-    """Which values keep their own name: the documented ones, and so many others in lexical order."""
-    known = set(documented)
-    kept = known | set(sorted(values - known)[:UNDOCUMENTED_LIMIT])
-    return {value: value for value in kept}
+        others = (server for server in self._server_ids if server not in troubled)
+        if len(self._server_ids) <= limit:
+            return sorted_in_steps(troubled, key=lambda server: (-troubled[server], server)) + sorted_in_steps(
+                others, key=str
+            )
+        hurt = nsmallest(limit, troubled, key=lambda server: (-troubled[server], server))
+        return hurt + nsmallest(limit - len(hurt), others)
 
 
 def _code_label(record: Deployment) -> str:
     code = exit_code(record.output_values.deploy_status_code if record.output_values is not None else None)
     return "" if code == "none" else str(code)
-
-
-def _code_labels(cells: Mapping[tuple[str, str], _Cell]) -> dict[tuple[str, str], int]:
-    """Deployments by status and exit code's label; the rarest integers past the limit are `other`."""
-    frequency: Counter[int] = Counter()
-    for cell in cells.values():
-        for code, count in cell.codes.items():
-            if isinstance(code, int):
-                frequency[code] += count
-    kept = set(sorted(frequency, key=lambda code: (-frequency[code], code))[:CODES_LIMIT])
-    labelled: Counter[tuple[str, str]] = Counter()
-    for (status, _), cell in cells.items():
-        for code, count in cell.codes.items():
-            label = str(code) if isinstance(code, str) or code in kept else OTHER
-            labelled[status, label] += count
-    return dict(labelled)
-
-
-def _code_distribution(bounds: tuple[float, ...], counts: Counter[int]) -> Distribution:
-    cumulative = tuple(sum(count for code, count in counts.items() if code <= bound) for bound in bounds)
-    total = sum(code * count for code, count in counts.items())
-    try:
-        sum_ = float(total)
-    except OverflowError:  # an integer that no double holds
-        sum_ = float("inf") if total > 0 else float("-inf")
-    return Distribution(bounds, cumulative, sum(counts.values()), sum_)

@@ -161,8 +161,8 @@ def _microseconds(span: timedelta) -> int:
 
 
 def _label(value: str, seen: set[str], documented: set[str]) -> str:
-    """The value itself where it is documented or among the first twenty others, else `other`."""
-    return value if value in documented or value in sorted(seen - documented)[:20] else "other"
+    """The value itself where it is documented or among the first twenty others, else `other`, which is none of them."""
+    return value if value in documented or value in sorted(seen - documented - {"other"})[:20] else "other"
 
 
 def _ages(ages: list[int], bounds: Sequence[float]) -> Distribution:

@@ -1,6 +1,7 @@
 """Counting records: this listing in, this snapshot out."""
 
 import random
+import tracemalloc
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.fold import STEP_RECORDS, Fold, server_filter
+from exporter.cells import CODES_KNOWN, CODES_LIMIT
+from exporter.fold import GROUP_RECORDS, STEP_RECORDS, Fold, server_filter
 from exporter.listing import Batch
 from exporter.names import ConfigTally, Names, named
-from exporter.records import Deployment, Rejection, salvage
+from exporter.records import Deployment, Outputs, Rejection, salvage
 from exporter.snapshot import TABLES, ConfigName, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot, Table
 from tests import oracle
 from tests.oracle import Rules
@@ -174,7 +176,7 @@ def test_records_do_not_wait_for_ever() -> None:
         fold.add(Batch(records, []))
         del records, reasons
         most = max(most, len(alive))
-    assert most <= 2 * STEP_RECORDS
+    assert most <= 7 * GROUP_RECORDS + STEP_RECORDS
     snapshot = fold.finish()
     assert snapshot.total == 3000
     assert sum(count for (_, action), count in snapshot.deployments.items() if action == "other") > 2000
@@ -336,6 +338,62 @@ def test_undocumented_values_are_bounded(kind: str) -> None:
     assert sorted(found) == sorted({*kept, *documented, "other"})
 
 
+@pytest.mark.parametrize("kind", ["status", "action", "code"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_distinct_values_take_no_memory(kind: str, order: int) -> None:
+    """A response in which every deployment has another value takes the memory of a few, in whatever order they come."""
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, 30_000, 200):
+            values = [f"{number:05}" for number in range(start, start + 200)][::order]
+            yield Batch([Deployment(id=each, **value(each)) for each in values], [])
+
+    def value(text: str) -> dict[str, Any]:
+        return {"output_values": Outputs(int(text))} if kind == "code" else {kind: text}
+
+    fold = Fold(Rules(servers=0).options(), asked_at=ASKED_AT, compact=True)
+    tracemalloc.start()
+    try:
+        for batch in batches():
+            fold.add(batch)
+        snapshot = fold.finish()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert snapshot.total == 30_000
+    assert peak < 4e6
+
+
+def test_codes_past_ten_thousand_distinct_ones() -> None:
+    """A code that is first seen after 10,000 others is `other`, however frequent; the distribution has them all."""
+    codes = [*range(CODES_KNOWN), *[CODES_KNOWN] * 500, *[7] * 3]
+    items = [
+        {"id": str(place), "status": "FAILED", "action": "CREATE", "output_values": {"deploy_status_code": code}}
+        for place, code in enumerate(codes)
+    ]
+    snapshot = fold_of(items).finish()
+    assert len(snapshot.codes) == CODES_LIMIT + 1
+    assert snapshot.codes["FAILED", "7"] == 4
+    assert ("FAILED", str(CODES_KNOWN)) not in snapshot.codes
+    assert sum(snapshot.codes.values()) == len(codes)
+    assert snapshot.code_distribution["CREATE"].size == len(codes)
+    assert snapshot.code_distribution["CREATE"].total == sum(codes)
+
+
+def test_servers_beyond_the_limit_of_distinct_ones() -> None:
+    """Deployments of servers first seen after so many distinct ones count in totals, and as series withheld."""
+    servers = ["a", "b", "a", "c", "d", "c", "b"]
+    items = [{"id": str(place), "server_id": server, "status": "FAILED"} for place, server in enumerate(servers)]
+    options = replace(Rules(servers=10).options(), distinct_servers=2)
+    fold = Fold(options, asked_at=ASKED_AT)
+    for item in items:
+        fold.add(Batch([Deployment(**item)], []))
+    snapshot = fold.finish()
+    assert snapshot.total == 7
+    assert {row.server_id: row.deployments for row in snapshot.servers} == {"a": 2, "b": 2}
+    assert snapshot.servers_withheld == 3
+
+
 def test_a_value_named_other() -> None:
     """A status that really is `other` shares the label with those that did not fit."""
     items = [{"id": value, "status": value} for value in ["other", *(f"X{number:02}" for number in range(25))]]
@@ -481,8 +539,8 @@ def test_a_table_left_out_is_empty_and_the_others_are_as_ever(
         assert not ("state_ages" in left_out and cell.state_ages.count)
         assert not ("oldest_changes" in left_out and cell.oldest is not None)
         assert not ("newest_changes" in left_out and cell.newest is not None)
-        assert not (left_out >= {"codes", "code_distribution"} and cell.codes)
         assert not (rules.servers == 0 and cell.servers)
+    assert (fold._codes is None) is (left_out >= {"codes", "code_distribution"})
     assert not (rules.servers == 0 and fold._troubled)
 
 
