@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench import decode, heat, many, peers, refreshing, render, serving, starting
+from bench import decode, heat, many, memory, peers, refreshing, render, serving, starting
 from bench.table import Row, shown, write
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -36,6 +36,8 @@ def main() -> None:
     measure("ten times the deployments", [decode.growth(1_000 if quick else 10_000, servers=2_000, runs=runs)])
     measure("rendering", render.rows(series, runs=runs))
     measure("memory of refreshes", refreshing.memory(large=large))
+    measure("memory in the default configuration", memory.default(large=large))
+    measure("memory of distinct statuses", memory.statuses(runs=1 if quick else 3))
     measure("the event loop during refreshes", [refreshing.stalls(runs=1 if quick else 5)])
     if large:
         measure("scrapes during a refresh", [refreshing.scrapes(large)])

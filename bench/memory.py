@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count
+from statistics import median
 from typing import Any
 
 from aiohttp import web
 
-from bench.listings import PIECE, pieces
+from bench.listings import PIECE, pieces, records
 from bench.processes import beside, peak, resident
+from bench.table import Row
 
 CONFIG_NAMES = 50
 """So many different names the configs have."""
@@ -59,15 +61,14 @@ async def _cloud(kind: str, deployments: int, servers: int) -> None:
     from exporter.simulator import Plan, Simulator, build
 
     world = build(Plan(projects=1, disabled_projects=0, servers=1, deployments=0, churn=0))
-    made = list(_distinct_statuses(deployments) if kind == "statuses" else pieces(deployments, servers))
     collections: dict[str, _Collection] = {}
     if kind == "default":
-        listed = json.loads(b"".join(made))["software_deployments"]
+        ids = [(each["config_id"], each["server_id"]) for each in map(json.loads, records(deployments, servers))]
         collections = {
-            "/software_configs": _Collection("software_configs", [each["config_id"] for each in listed], CONFIG_NAMES),
-            "/servers": _Collection("servers", list({each["server_id"] for each in listed}), None),
+            "/software_configs": _Collection("software_configs", [config for config, _ in ids], CONFIG_NAMES),
+            "/servers": _Collection("servers", list({server for _, server in ids}), None),
         }
-        del listed
+        del ids
 
     async def answer(request: web.BaseRequest, _api: str) -> web.StreamResponse | None:
         for path, collection in collections.items():
@@ -77,7 +78,7 @@ async def _cloud(kind: str, deployments: int, servers: int) -> None:
             return None
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        for piece in made:
+        for piece in _distinct_statuses(deployments) if kind == "statuses" else pieces(deployments, servers):
             for start in range(0, len(piece), PIECE):
                 await response.write(piece[start : start + PIECE])
         await response.write_eof()
@@ -132,22 +133,74 @@ async def _refresh() -> None:
     print(json.dumps(found))
 
 
-def measured(kind: str, deployments: int, *, servers: int = 0) -> dict[str, Any]:
+def _measured(kind: str, deployments: int, *, servers: int = 0) -> dict[str, Any]:
     """What an exporter took beside a cloud of this kind and size."""
     command = [sys.executable, "-m", "bench.memory"]
     with beside([*command, "cloud", kind, str(deployments), str(servers)]) as environment:
-        done = subprocess.run(
-            [*command, "refresh"], check=True, stdout=subprocess.PIPE, text=True, env=environment, timeout=1200
-        )
+        done = subprocess.run([*command, "refresh"], check=True, stdout=subprocess.PIPE, text=True, env=environment)
     found: dict[str, Any] = json.loads(done.stdout)
     assert found["total"] == deployments
+    assert kind != "default" or found["named"] == [deployments, min(servers, 10_000)]
     return found
+
+
+def default(*, large: int) -> Iterator[Row]:
+    """The memory of the default configuration, names and series of servers included, at 100,000 deployments and at
+    `large` (0: not at all)."""
+    small = _measured("default", 100_000, servers=20_000)
+    yield Row(
+        what="memory in the default configuration: 100,000 deployments on 20,000 servers, with names",
+        ours=small["second"]["peak"] / 1e6,
+        theirs=small["idle"] / 1e6,
+        unit="MB",
+        peer="idle before it (the ratio is MB)",
+        ratio=small["second"]["peak"] / 1e6,
+        target=48,
+        limit=True,
+        note="the most during two refreshes and the look-up of all names between them",
+    )
+    if large:
+        big = _measured("default", large, servers=large // 5)
+        yield Row(
+            what=f"the same with {large:,} deployments on {large // 5:,} servers",
+            ours=big["second"]["peak"] / 1e6,
+            theirs=small["second"]["peak"] / 1e6,
+            unit="MB",
+            peer="100,000 deployments",
+            ratio=big["second"]["peak"] / small["second"]["peak"],
+            limit=True,
+        )
+
+
+def statuses(*, runs: int) -> Iterator[Row]:
+    """The memory and the CPU of responses in which every deployment has another status."""
+    pairs = [[_measured("statuses", deployments) for deployments in (100_000, 200_000)] for _ in range(runs)]
+    small, big = (median(each["first"]["cpu"] + each["second"]["cpu"] for each in column) for column in zip(*pairs))
+    most = max(pair[1]["second"]["peak"] for pair in pairs)
+    yield Row(
+        what="memory of a response with 200,000 distinct statuses",
+        ours=most / 1e6,
+        theirs=pairs[0][1]["idle"] / 1e6,
+        unit="MB",
+        peer="idle before it (the ratio is MB)",
+        ratio=most / 1e6,
+        target=60,
+        limit=True,
+    )
+    yield Row(
+        what="CPU of a response with 200,000 distinct statuses",
+        ours=big,
+        theirs=small,
+        unit="s",
+        peer="100,000 distinct statuses",
+        ratio=big / small,
+        target=2.2,
+        limit=True,
+    )
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "cloud":
         asyncio.run(_cloud(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
-    elif sys.argv[1] == "refresh":
-        asyncio.run(_refresh())
     else:
-        print(json.dumps(measured(sys.argv[1], int(sys.argv[2]), servers=int(sys.argv[3])), indent=1))
+        asyncio.run(_refresh())

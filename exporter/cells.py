@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from exporter.records import Deployment
-from exporter.snapshot import OTHER, REASON_LENGTH, UNDOCUMENTED_LIMIT, ConfigName, Distribution
+from exporter.snapshot import OTHER, REASON_LENGTH, UNDOCUMENTED_LIMIT, Distribution
 
 CODES_LIMIT: Final = 64
 """So many distinct codes have a label of their own; the rarest beyond them are OTHER."""
@@ -189,7 +189,7 @@ class Codes:
 class Cell:
     """What is known of the deployments with one status and action."""
 
-    __slots__ = ("ages", "configs", "count", "newest", "oldest", "servers", "state_ages", "stuck")
+    __slots__ = ("ages", "count", "newest", "oldest", "servers", "state_ages", "stuck")
 
     def __init__(self, bounds: tuple[timedelta, ...]) -> None:
         self.count = 0
@@ -199,8 +199,6 @@ class Cell:
         self.newest: timedelta | None = None
         self.stuck = 0
         self.servers: Counter[str] = Counter()
-        self.configs: Counter[ConfigName | str] = Counter()
-        """By name where it was known, else by id."""
 
     def merge(self, other: Cell) -> None:
         """Add what another cell counted."""
@@ -210,7 +208,6 @@ class Cell:
         self.spread(other.oldest, other.newest)
         self.stuck += other.stuck
         self.servers.update(other.servers)
-        self.configs.update(other.configs)
 
     def spread(self, oldest: timedelta | None, newest: timedelta | None) -> None:
         """Widen the span of change ages."""

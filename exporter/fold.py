@@ -16,21 +16,20 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from heapq import nsmallest
 from operator import attrgetter, itemgetter
-from typing import Any, Final
+from typing import Final
 
 from exporter.cells import ZERO, Ages, Cell, Codes, Foremost, Labels
 from exporter.claims import Guard
 from exporter.finishes import Memory, Sighted, Sightings
 from exporter.hashes import Gathered, Sum, ordered, repeated
 from exporter.listing import Batch
-from exporter.names import UNKNOWN, ConfigTally, Names
+from exporter.names import UNKNOWN, ConfigTally
 from exporter.records import Deployment, exit_code
 from exporter.snapshot import (
     ACTIONS,
     OTHER,
     STATUSES,
     TABLES,
-    ConfigName,
     Problem,
     ProblemRow,
     ServerRow,
@@ -126,11 +125,11 @@ class Fold:
         *,
         asked_at: float,
         guard: Guard | None = None,
-        names: Names | None = None,
+        names: bool = False,
         memory: Memory | None = None,
         compact: bool = False,
     ) -> None:
-        """`names` are those that are known (None: none, nor will any be), `memory` what is of earlier listings."""
+        """`names`: whether configs have names or will have; `memory` is what is remembered of earlier listings."""
         self.guard = guard or Guard()
         """Which deployments are left to other projects."""
         self.contested: dict[str, Fold] = {}
@@ -168,7 +167,10 @@ class Fold:
         self._memory = memory
         self._failed = Foremost(options.problems)
         self._stuck = Foremost(options.problems)
-        self._stuck_configs: Counter[ConfigName | str] = Counter()
+        self._configs: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
+        """The hashes of the configs by status, one for each deployment: a dictionary of their ids takes ten times the
+        memory."""
+        self._stuck_configs = array("q")
         self._sightings = Sightings(memory, asked_at=asked_at)
         self._revisited: frozenset[int] = frozenset()
         """The deployments of the batch at hand that were IN_PROGRESS before."""
@@ -214,6 +216,8 @@ class Fold:
                 self._join((status, action), (OTHER, action))
             if self._codes is not None:
                 self._codes.join_status(status, OTHER)
+            if status in self._configs:
+                self._configs[OTHER].extend(self._configs.pop(status))
         for action in self._actions.admit(action or "" for actions in groups.values() for action in actions):
             for status, _ in [key for key in self._cells if key[1] == action]:
                 self._join((status, action), (status, OTHER))
@@ -313,7 +317,8 @@ class Fold:
         self._cells = {}
         self._troubled.clear()
         self._failed, self._stuck = Foremost(self._options.problems), Foremost(self._options.problems)
-        self._stuck_configs.clear()
+        del self._stuck_configs[:]
+        self._configs.clear()
         self._sightings = Sightings(self._memory, asked_at=self.asked_at, newest=self._sightings.newest)
 
     def merge(self, other: Fold) -> None:
@@ -325,7 +330,9 @@ class Fold:
         self._troubled.update(other._troubled)
         self._failed.merge(other._failed)
         self._stuck.merge(other._stuck)
-        self._stuck_configs.update(other._stuck_configs)
+        self._stuck_configs.extend(other._stuck_configs)
+        for status, hashes in other._configs.items():
+            self._configs[status].extend(hashes)
         self._sightings.merge(other._sightings)
         self._duplicates -= other.listed
 
@@ -348,8 +355,8 @@ class Fold:
             self._count_changes(cell, status, group)
         if options.problems and status == "FAILED":
             self._failed.add([(now - at, each) for each in group if (at := each.updated_time or each.creation_time)])
-        if options.configs:
-            self._count_configs(cell.configs, group)
+        if options.configs and self._names:
+            self._configs[status].extend(map(hash, map(_config_id, group)))
         if self._codes is not None:
             self._count_codes(self._codes, status, action, group)
 
@@ -411,23 +418,8 @@ class Fold:
             self._troubled.update(server for server in servers if server in self._server_ids)
         if self._options.problems:
             self._stuck.add(keyed)
-        if self._options.configs:
-            self._count_configs(self._stuck_configs, records)
-
-    def _count_configs(self, counts: Counter[ConfigName | str], records: list[Deployment]) -> None:
-        """Count by the names of the configs, or by the ids of those whose names are not known."""
-        names = self._names
-        if names is None or not (names.asking or names.configs):
-            counts[UNKNOWN] += len(records)
-            return
-        known = {} if names.by_id else names.configs
-        found: Counter[Any] = Counter(map(known.get, map(_config_id, records)))
-        unknown = found.pop(None, 0)
-        counts.update(found)
-        if unknown and names.asking:
-            counts.update(each for record in records if (each := record.config_id or "") not in known)
-        elif unknown:
-            counts[UNKNOWN] += unknown
+        if self._options.configs and self._names:
+            self._stuck_configs.extend(map(hash, map(_config_id, records)))
 
     def finish(self, *, response_bytes: int = 0) -> Snapshot:
         """The snapshot of all batches added."""
@@ -467,10 +459,14 @@ class Fold:
     def tally(self) -> ConfigTally:
         """What was counted by config."""
         self.close()
-        tally = ConfigTally(stuck=Counter(self._stuck_configs))
+        if not self._options.configs:
+            return ConfigTally()
+        if self._names:
+            return ConfigTally(unnamed=dict(self._configs), unnamed_stuck=self._stuck_configs)
+        tally = ConfigTally()
         for (status, _), cell in self._cells.items():
-            for config, count in cell.configs.items():
-                tally.counts[config or UNKNOWN, status] += count
+            tally.counts[UNKNOWN, status] += cell.count
+            tally.stuck[UNKNOWN] += cell.stuck
         return tally
 
     def sighted(self) -> Sighted:

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from collections.abc import Set as AbstractSet
+from array import array
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
@@ -25,15 +27,16 @@ import structlog
 from exporter.access import CloudAccess, Token
 from exporter.errors import Api, DeadlineError, DecodeError, RefreshError
 from exporter.fetch import Request, fetch
-from exporter.names import UNKNOWN, Names
+from exporter.names import UNKNOWN, Names, NameTable
 from exporter.snapshot import ConfigName
 from exporter.stopwatch import Stopwatch
+from exporter.threads import run_beside
 from exporter.units import format_duration
 
 log = structlog.get_logger("naming")
 
 PAGE_ITEMS: Final = 1000
-PAGE_BYTES: Final = 16 * 1024 * 1024
+PAGE_BYTES: Final = 4 * 1024 * 1024
 # A project is asked again for what is new only after so many of its refresh intervals.
 INTERVALS: Final = 5
 # Servers may be renamed, and what nobody knew may have been a mistake.
@@ -49,8 +52,10 @@ _DENIALS: Final = frozenset({"auth", "forbidden", "not_found", "catalog"})
 _OUTAGES: Final = frozenset({"timeout", "connect", "dns", "tls", "server_error", "rate_limited"})
 # Beside those of what is listed, names of so many things that were are kept.
 SPARE: Final = 1000
+# More names are looked up in a worker thread.
+LARGE: Final = 2000
 
-N = TypeVar("N")
+N = TypeVar("N", bound=Hashable)
 
 
 class Desk:
@@ -84,6 +89,29 @@ class Manners:
     desk: Desk
 
 
+class _Wanted:
+    """Ids, by their hashes, whose names are wanted, and which of them were found."""
+
+    def __init__(self, hashes: array[int]) -> None:
+        """`hashes` are sorted, each once."""
+        self._hashes = hashes
+        self._found = bytearray(len(hashes))
+        self.left = len(hashes)
+
+    def take(self, identity: int) -> bool:
+        """Whether the name of this hash is wanted; it is then found."""
+        at = bisect_left(self._hashes, identity)
+        if at == len(self._hashes) or self._hashes[at] != identity or self._found[at]:
+            return False
+        self._found[at] = 1
+        self.left -= 1
+        return True
+
+    def rest(self) -> array[int]:
+        """What was not found."""
+        return array("q", [each for each, found in zip(self._hashes, self._found) if not found])
+
+
 @dataclass(slots=True)
 class _Book(Generic[N]):
     """The names of one kind of thing, and when to ask for more of them."""
@@ -93,7 +121,7 @@ class _Book(Generic[N]):
     unknown: N
     """What stands for the name of a thing that the cloud does not list."""
     read: Callable[[Mapping[str, Any]], N]
-    names: Mapping[str, N] = field(default_factory=dict)
+    names: NameTable[N] = field(default_factory=NameTable)
     not_before: float = 0.0
     """By the steady clock."""
     closed: bool = False
@@ -104,33 +132,51 @@ class _Book(Generic[N]):
 
     def forget_unknown(self) -> None:
         """What nobody knew may be asked for again."""
-        self.names = {each: name for each, name in self.names.items() if name != self.unknown}
+        self.names = self.names.without(self.unknown)
 
-    async def ask(self, manners: Manners, project_id: str, wanted: AbstractSet[str]) -> None:
-        """Look the wanted ones up; RefreshError where the cloud fails, and what was found until then is kept."""
-        missing = set(wanted)
+    async def ask(self, manners: Manners, project_id: str, hashes: array[int]) -> None:
+        """Look up the names of these ids; RefreshError where the cloud fails, and what was found until then is kept."""
+        wanted, error = _Wanted(hashes), None
         pages_left = PAGES
-        seen: set[str] = set()
-        found: dict[str, N] = {}
+        first: frozenset[str] = frozenset()
+        found: array[int] = array("q")
+        names: list[N] = []
+        shared: dict[N, N] = {}
         complete = False
         try:
             async with asyncio.timeout(LONGEST), aclosing(self._pages(manners, project_id)) as pages:
                 async for page in pages:
                     complete = not page
-                    found |= {each: page[each] for each in missing & page.keys()}
-                    missing -= page.keys()
+                    for each, name in page.items():
+                        if wanted.take(hash(each)):
+                            found.append(hash(each))
+                            names.append(shared.setdefault(name, name))
                     # Where the marker is gone, a real Heat begins again at the front; that is not the end of the list.
                     pages_left -= 1
-                    if complete or not missing or not pages_left or not seen.isdisjoint(page):
+                    if complete or not wanted.left or not pages_left or not first.isdisjoint(page):
                         break
-                    seen |= page.keys()
+                    first = first or frozenset(page)
         except TimeoutError:
             pass  # the next time begins with what is new again, and knows what was found
-        finally:
-            if complete:
-                found |= dict.fromkeys(missing, self.unknown)
-            if found:
-                self.names = {**self.names, **found}
+        except RefreshError as failure:
+            error = failure
+        if complete:
+            found.extend(rest := wanted.rest())
+            names += [self.unknown] * len(rest)
+        await self._add(found, names)
+        if error is not None:
+            raise error
+
+    async def _add(self, hashes: array[int], names: list[N]) -> None:
+        """Add the names of these hashes to whatever is known by then."""
+        while hashes:
+            known = self.names
+            more = await run_beside(
+                len(known) + len(hashes) > LARGE, partial(known.with_more, hashes, names), name="names"
+            )
+            if self.names is known:
+                self.names = more
+                return
 
     async def _pages(self, manners: Manners, project_id: str) -> AsyncGenerator[dict[str, N], None]:
         marker = ""
@@ -205,9 +251,10 @@ class Naming:
             book.not_before, book.closed = 0.0, False
             book.forget_unknown()
 
-    def keep(self, *, configs: AbstractSet[str]) -> None:
-        """Forget the names of all other configs."""
-        self._configs.names = {each: name for each, name in self._configs.names.items() if each in configs}
+    def keep(self, kept: NameTable[ConfigName], *, of: NameTable[ConfigName]) -> None:
+        """Keep only so much of a table, unless there is another one by now."""
+        if self._configs.names is of:
+            self._configs.names = kept
 
     def overgrown(self, size: int) -> bool:
         """Whether more names of configs are kept than so many deployments can need."""
@@ -218,12 +265,12 @@ class Naming:
         manners: Callable[[], Manners | None],
         project_id: str,
         *,
-        configs: AbstractSet[str],
-        servers: AbstractSet[str],
+        configs: Sequence[array[int]],
+        servers: Sequence[array[int]],
         interval: float,
         at_once: bool = False,
     ) -> None:
-        """Ask for what is due of these: configs whose names may not be known, and all servers that should have one.
+        """Ask for what is due of these hashes of ids: configs whose names may not be known, and all servers with rows.
 
         `manners` gives what is in force when its turn comes, which `at_once` nobody waits for. Never raises for what a
         cloud does: it then goes without.
@@ -232,7 +279,10 @@ class Naming:
             # The next listing is counted by the ids of these again, so they will be asked for.
             self._configs.forget_unknown()
             self._configs.renew_at = float("inf")
-        if (queue := manners()) is None or not self.due(queue, configs, servers):
+        large = sum(map(len, (*configs, *servers))) > LARGE
+        if (queue := manners()) is None:
+            return
+        if not await run_beside(large, partial(self.due, queue, configs, servers), name="names"):
             return
         async with nullcontext() if at_once else queue.desk.turn:
             for book, wanted in ((self._configs, configs), (self._servers, servers)):
@@ -247,21 +297,23 @@ class Naming:
     def _open(self, manners: Manners, book: _Book[Any]) -> bool:
         return self._clock() >= max(book.not_before, manners.desk.closed_until.get(book.api, 0.0))
 
-    def due(self, manners: Manners, configs: AbstractSet[str], servers: AbstractSet[str]) -> bool:
+    def due(self, manners: Manners, configs: Sequence[array[int]], servers: Sequence[array[int]]) -> bool:
         """Whether it is time to ask for any of these."""
         return bool(self._wanted(manners, self._configs, configs) or self._wanted(manners, self._servers, servers))
 
-    def _wanted(self, manners: Manners, book: _Book[Any], among: AbstractSet[str]) -> AbstractSet[str]:
+    def _wanted(self, manners: Manners, book: _Book[Any], among: Sequence[array[int]]) -> array[int]:
         """What it is time to ask for among these."""
         if not self._open(manners, book):
-            return frozenset()
+            return array("q")
         renewing = book is self._servers and self._clock() >= book.renew_at
-        return among if renewing else among - book.names.keys()
+        known: NameTable[Any] = NameTable() if renewing else book.names
+        return known.missing(among)
 
     async def _ask(
-        self, manners: Manners, project_id: str, book: _Book[Any], among: AbstractSet[str], interval: float
+        self, manners: Manners, project_id: str, book: _Book[Any], among: Sequence[array[int]], interval: float
     ) -> None:
-        wanted = self._wanted(manners, book, among)
+        large = sum(map(len, among)) > LARGE
+        wanted = await run_beside(large, partial(self._wanted, manners, book, among), name="names")
         if not wanted or manners.access.held(project_id) is None:
             return
         desk, opened, wait, closed = manners.desk, self._opened, INTERVALS * interval, False
@@ -270,7 +322,9 @@ class Naming:
                 await book.ask(manners, project_id, wanted)
             book.renew_at, book.doubted = self._clock() + RENEWAL, False
             if book is self._servers:
-                book.names = {each: book.names[each] for each in among & book.names.keys()}
+                known = book.names
+                kept = await run_beside(large, partial(known.only, among), name="names")
+                book.names = kept if book.names is known else book.names
         except RefreshError as error:
             if error.reason == "auth" and not book.doubted:
                 book.doubted, wait = True, 0.0

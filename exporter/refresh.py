@@ -29,10 +29,10 @@ from exporter.finishes import Events, Finishes, Ledger, events
 from exporter.fold import Fold, FoldOptions
 from exporter.gate import Gate
 from exporter.hashes import Sum, ordered, without
-from exporter.names import NO_NAMES, ConfigTally, Names, named
+from exporter.names import NO_NAMES, ConfigTally, Names, NameTable, hashed, named
 from exporter.naming import Manners, Naming
 from exporter.orchestration import Listing
-from exporter.snapshot import Snapshot
+from exporter.snapshot import ConfigName, Snapshot
 from exporter.state import ProjectKey, ProjectState
 from exporter.stopwatch import Stopwatch
 from exporter.threads import run_beside
@@ -99,8 +99,8 @@ class _Found(NamedTuple):
     names: Names
     """Those that were known when it was counted."""
     tally: ConfigTally
-    configs: frozenset[str]
-    """The ids of the configs that were counted by them."""
+    kept: NameTable[ConfigName]
+    """The names of configs that are to be kept."""
     events: Events
     size: int
     listing_time: float
@@ -150,8 +150,6 @@ class ProjectWatch:
         self._tally = ConfigTally()
         self._named_with = NO_NAMES
         """What was known when it was last named."""
-        self._unnamed: frozenset[str] = frozenset()
-        """The ids of configs that were counted by them."""
         self._naming = Naming(clock=shared.clock.steady)
         self._asking: asyncio.Task[None] | None = None
         self._may_ask = False
@@ -304,7 +302,7 @@ class ProjectWatch:
         bounds = self._shared.duration_bounds
         told = events(contested.sighted(), bounds=bounds, asked_at=contested.asked_at, beside=True)
         self.state = replace(self.state, ledger=self._counted(told))
-        self._tally = self._fold.tally()
+        self._tally = self._fold.tally().named_by(self._named_with.configs)
         whole = self._fold.finish(response_bytes=snapshot.response_bytes)
         self._whole = self._named(self._shared, whole, self._tally, self._named_with)
         self._show(self._shared.fit(self.key, self._whole))
@@ -403,13 +401,11 @@ class ProjectWatch:
         began = stopwatch.elapsed()
         asked_steady = shared.clock.steady()
         names = self._known(shared)
-        if self._naming.overgrown(self.state.snapshot.total if self.state.snapshot else 0):
-            names = replace(names, by_id=True)
         fold = Fold(
             shared.fold,
             asked_at=shared.clock.wall(),
             guard=guard,
-            names=names,
+            names=names.matter,
             memory=shared.finishes.memory(self.key.project_id),
             compact=not self._repeats and not claims.overlapping,
         )
@@ -465,23 +461,27 @@ class ProjectWatch:
         # Mostly a listing has the deployments of the one before: then nothing is sorted, nor looked up.
         known = fold.sum is not None and self._claimed[0] is own and self._claimed[1] == fold.sum
 
-        def count() -> tuple[Snapshot, ConfigTally, frozenset[str], Events, array[int], array[int], bool]:
+        overgrown = self._naming.overgrown(fold.listed)
+
+        def count() -> tuple[Snapshot, ConfigTally, NameTable[ConfigName], Events, array[int], array[int], bool]:
             counted = own if known else fold.counted()
             tally = fold.tally()
+            kept = names.configs.only(tally.unnamed.values()) if overgrown else names.configs
+            tally = tally.named_by(names.configs)
             whole = self._named(shared, fold.finish(response_bytes=size), tally, names)
             told = events(fold.sighted(), bounds=shared.duration_bounds, asked_at=fold.asked_at)
             new = array("q") if known else without(counted, own)
-            return whole, tally, tally.ids, told, counted, new, not known and fold.repeats(counted)
+            return whole, tally, kept, told, counted, new, not known and fold.repeats(counted)
 
         large = fold.listed > LARGE_LISTING
-        whole, tally, configs, told, counted, new, repeats = await run_beside(large, count, name="count")
+        whole, tally, kept, told, counted, new, repeats = await run_beside(large, count, name="count")
         snapshot = shared.fit(self.key, whole)
         return _Found(
             shared=shared,
             fold=fold,
             names=names,
             tally=tally,
-            configs=configs,
+            kept=kept,
             events=told,
             size=size,
             listing_time=listing_time,
@@ -502,6 +502,13 @@ class ProjectWatch:
             found = replace(found, config_names={})
         return found if SERVER_NAMES in shared.families else replace(found, server_names={})
 
+    def _renamed(
+        self, shared: Surroundings, snapshot: Snapshot, tally: ConfigTally, names: Names
+    ) -> tuple[ConfigTally, Snapshot]:
+        """The same with more names."""
+        tally = tally.named_by(names.configs)
+        return tally, self._named(shared, snapshot, tally, names)
+
     def _known(self, shared: Surroundings) -> Names:
         return self._naming.names if shared.manners is not None else NO_NAMES
 
@@ -521,17 +528,17 @@ class ProjectWatch:
         await self._show_names()
 
     async def _ask_for_names(self, manners: Callable[[], Manners | None], whole: Snapshot, *, at_once: bool) -> None:
-        configs, servers = self._unnamed, frozenset[str]()
+        configs, servers = [*self._tally.unnamed.values()], []
         if CONFIG_NAMES in self._shared.families:
-            configs |= {row.config_id for row in whole.problems}
+            configs.append(hashed(row.config_id for row in whole.problems))
         if SERVER_NAMES in self._shared.families:
-            servers = frozenset(row.server_id for row in whole.servers)
+            servers.append(hashed(row.server_id for row in whole.servers))
         try:
             await self._naming.ask(
                 manners,
                 self.key.project_id,
-                configs=configs - {""},
-                servers=servers - {""},
+                configs=configs,
+                servers=servers,
                 interval=self.state.interval,
                 at_once=at_once,
             )
@@ -545,11 +552,11 @@ class ProjectWatch:
             if names.same_as(self._named_with):
                 return
             large = whole.total > LARGE_LISTING
-            called = await run_beside(large, partial(self._named, shared, whole, tally, names), name="names")
+            tally, called = await run_beside(large, partial(self._renamed, shared, whole, tally, names), name="names")
             if self._whole is not whole or self._shared is not shared:
                 continue  # something newer came meanwhile
             if await self._show_beside(whole, shared.fit(self.key, called)):
-                self._whole, self._named_with = called, names
+                self._whole, self._tally, self._named_with = called, tally, names
 
     async def resize(self, series: int) -> None:
         """Show so many series of those that limits cut, or all if there are fewer; as many as before are the same."""
@@ -606,9 +613,9 @@ class ProjectWatch:
         if before.up is False:
             log.info("recovered", cloud=self.key.cloud, project_id=self.key.project_id, project=before.name)
         self.fetched_at = found.asked_steady
-        self._whole, self._tally, self._named_with, self._unnamed = found.whole, found.tally, found.names, found.configs
-        if found.names.by_id:
-            self._naming.keep(configs=found.configs | {row.config_id for row in found.whole.problems})
+        self._whole, self._tally, self._named_with = found.whole, found.tally, found.names
+        if found.kept is not found.names.configs:
+            self._naming.keep(found.kept, of=found.names.configs)
         gained = self._settle(found)
         ledger = self._counted(found.events)
         if not _same_finishes(found.shared, self._shared):

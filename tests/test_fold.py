@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from exporter.cells import CODES_KNOWN, CODES_LIMIT
 from exporter.fold import GROUP_RECORDS, STEP_RECORDS, Fold, server_filter
 from exporter.listing import Batch
-from exporter.names import ConfigTally, Names, named
+from exporter.names import ConfigTally, Names, NameTable, hashed, named
 from exporter.records import Deployment, Outputs, Rejection, salvage
 from exporter.snapshot import TABLES, ConfigName, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot, Table
 from tests import oracle
@@ -39,12 +39,12 @@ class Text(str):
 
 def names_of(rules: Rules) -> Names:
     """The names that the rules know."""
-    return Names({config: ConfigName(*name) for config, name in rules.names})
+    table: NameTable[ConfigName] = NameTable()
+    ids, names = [config for config, _ in rules.names], [ConfigName(*name) for _, name in rules.names]
+    return Names(table.with_more(hashed(ids), names))
 
 
-def fold_of(
-    *batches: list[Any], rules: Rules | None = None, asked_at: float = ASKED_AT, names: Names | None = None
-) -> Fold:
+def fold_of(*batches: list[Any], rules: Rules | None = None, asked_at: float = ASKED_AT, names: bool = False) -> Fold:
     """A fold to which these items were added, batch by batch."""
     fold = Fold((rules or Rules()).options(), asked_at=asked_at, names=names)
     for items in batches:
@@ -291,9 +291,11 @@ def test_configs_count_by_name() -> None:
         *made(1, config_id="4", status="COMPLETE"),
         *made(1, status="COMPLETE"),
     ]
-    fold = fold_of(items, rules=rules, names=names_of(rules))
-    assert fold.tally().ids == {"4"}
-    assert named(fold.finish(), fold.tally(), names_of(rules), configs=10).configs == (
+    fold = fold_of(items, rules=rules, names=True)
+    names = names_of(rules)
+    tally = fold.tally().named_by(names.configs)
+    assert tally.unnamed["COMPLETE"] == hashed(["4", None])
+    assert named(fold.finish(), tally, names, configs=10).configs == (
         ConfigRow("sync", "salt", "IN_PROGRESS", 2),
         ConfigRow("install", "script", "COMPLETE", 2),
         ConfigRow("install", "script", "FAILED", 1),
@@ -311,8 +313,9 @@ def test_so_many_config_names(limit: int, shown: int, withheld: int) -> None:
         *made(1, config_id="b", status="COMPLETE"),
         *made(2, config_id="c", status="FAILED"),
     ]
-    fold = fold_of(items, rules=rules, names=names_of(rules))
-    snapshot = named(fold.finish(), fold.tally(), names_of(rules), configs=limit)
+    fold = fold_of(items, rules=rules, names=True)
+    names = names_of(rules)
+    snapshot = named(fold.finish(), fold.tally().named_by(names.configs), names, configs=limit)
     assert [row.config_name for row in snapshot.configs] == ["c", "b", "b", "a"][:shown]
     assert snapshot.configs_withheld == withheld
 
@@ -320,9 +323,9 @@ def test_so_many_config_names(limit: int, shown: int, withheld: int) -> None:
 def test_nobody_asked_for_names_keeps_no_ids() -> None:
     """Where names are never looked up, deployments are counted without any of their configs' ids."""
     items = made(5, config_id="1", status="COMPLETE")
-    for names in (None, Names(asking=False)):
-        tally = fold_of(items, rules=Rules(configs=5), names=names).tally()
-        assert tally == ConfigTally(Counter({(ConfigName("", ""), "COMPLETE"): 5}))
+    assert not Names(asking=False).matter
+    tally = fold_of(items, rules=Rules(configs=5), names=False).tally()
+    assert tally == ConfigTally(Counter({(ConfigName("", ""), "COMPLETE"): 5}))
 
 
 @pytest.mark.parametrize("kind", ["status", "action"])
@@ -503,8 +506,11 @@ def test_a_crowd_counts_as_the_plain_way_says(seed: int, size: int, rules: Rules
     names = names_of(rules)
     if when == "never":
         rules, names = replace(rules, names=()), Names(asking=False)
-    fold = fold_of(*batches, rules=rules, names=Names() if when == "after" else names)
-    found = named(fold.finish(response_bytes=7), fold.tally(), names, configs=rules.configs)
+    fold = fold_of(*batches, rules=rules, names=names.matter)
+    tally = fold.tally()
+    for known in (Names(), names) if when == "after" else (names,):
+        tally = tally.named_by(known.configs)
+    found = named(fold.finish(response_bytes=7), tally, names, configs=rules.configs)
     expected = oracle.count(items, rules, asked_at=ASKED_AT, response_bytes=7)
     assert oracle.fields_of(found) == oracle.fields_of(expected)
 
@@ -585,7 +591,7 @@ def test_what_nobody_wants_is_not_looked_at(rules: Rules, expected: set[str], st
             updated_time=NOW - timedelta(hours=2) if number % 2 else None,
         )
 
-    fold = Fold(rules.options(), asked_at=ASKED_AT, names=Names())
+    fold = Fold(rules.options(), asked_at=ASKED_AT, names=True)
     fold.add(Batch([watched(number) for number in range(1500)], []))
     assert fold.finish().deployments == {(status, "CREATE"): 1500}
     fold.tally(), fold.sighted()

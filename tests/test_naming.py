@@ -11,6 +11,7 @@ from aiohttp import web
 
 from exporter.access import CloudAccess
 from exporter.config import Config
+from exporter.names import NameTable, hashed
 from exporter.naming import DENIED, FAILED, INTERVALS, PAGE_ITEMS, PAGES, RENEWAL, SPARE, Desk, Manners, Naming
 from exporter.snapshot import ConfigName
 from exporter.stopwatch import Stopwatch
@@ -370,7 +371,7 @@ class Asking:
 
     def due(self, configs: Iterable[str] = (), servers: Iterable[str] = ()) -> bool:
         """Whether it would ask for these."""
-        return self.naming.due(self._manners, frozenset(configs), frozenset(servers))
+        return self.naming.due(self._manners, [hashed(configs)], [hashed(servers)])
 
     async def authenticate(self) -> None:
         """Have a new token, as a refresh that was refused with the last one gets it."""
@@ -383,8 +384,8 @@ class Asking:
         await self.naming.ask(
             lambda: self._manners,
             self._project_id,
-            configs=frozenset(configs),
-            servers=frozenset(servers),
+            configs=[hashed(configs)],
+            servers=[hashed(servers)],
             interval=60.0,
         )
 
@@ -404,7 +405,8 @@ async def test_not_more_often_than_every_few_intervals(cloud: Cloud, asking: Ask
     one, other = config(cloud, "one"), config(cloud, "other")
     assert asking.due([one])
     await asking.ask([one])
-    assert asking.naming.names.configs == {one: ConfigName("one", "script")}  # and of nothing that nobody wanted
+    assert asking.naming.names.configs.get(one) == ConfigName("one", "script")
+    assert len(asking.naming.names.configs) == 1  # and of nothing that nobody wanted
     assert not asking.due([one, other])
     asking.now += INTERVALS * 60.0
     assert not asking.due([one])
@@ -425,7 +427,7 @@ async def test_after_a_refusal(cloud: Cloud, asking: Asking, status: int, wait: 
     assert asking.due([one])
     assert asking.naming.names.asking
     await asking.ask([one])
-    assert asking.naming.names.configs[one].name == "one"
+    assert asking.naming.names.configs.get(one) == ConfigName("one", "script")
 
 
 async def test_other_credentials_may_ask_at_once(cloud: Cloud, asking: Asking):
@@ -444,7 +446,7 @@ async def test_renamed_servers(cloud: Cloud, asking: Asking):
     one, other = cloud.world.add_server(project, "one"), cloud.world.add_server(project, "other")
     unknown = "no server of Nova's"
     await asking.ask(servers=[one, other, unknown])
-    assert asking.naming.names.servers[unknown] == ""
+    assert asking.naming.names.servers.get(unknown) == ""
     cloud.world.server_names[one] = "renamed"
     cloud.world.servers[project].remove(other)
     asking.now += RENEWAL - 1
@@ -452,7 +454,7 @@ async def test_renamed_servers(cloud: Cloud, asking: Asking):
     asking.now += 1
     assert asking.due(servers=[one])
     await asking.ask(servers=[one])
-    assert asking.naming.names.servers[one] == "renamed"
+    assert asking.naming.names.servers.get(one) == "renamed"
     assert other not in asking.naming.names.servers
 
 
@@ -461,16 +463,16 @@ async def test_a_mistake_is_not_for_ever(cloud: Cloud, asking: Asking):
     one = config(cloud, "one")
     cloud.intercept(answering(200, b'{"software_configs": []}'), configs_of(cloud))
     await asking.ask([one])
-    assert asking.naming.names.configs == {one: ConfigName("", "")}
+    assert asking.naming.names.configs.get(one) == ConfigName("", "")
     cloud.mend()
     asking.now += RENEWAL
-    await asking.ask()  # what the next listing is counted by
-    assert asking.naming.names.configs == {}
+    await asking.ask()  # what the next response is counted by
+    assert one not in asking.naming.names.configs
     await asking.ask([one])
-    assert asking.naming.names.configs[one].name == "one"
-    asking.naming._configs.names = {one: ConfigName("", "")}
+    assert asking.naming.names.configs.get(one) == ConfigName("one", "script")
+    asking.naming._configs.names = NameTable[ConfigName]().with_more(hashed([one]), [ConfigName("", "")])
     asking.naming.reopen()
-    assert asking.naming.names.configs == {}
+    assert one not in asking.naming.names.configs
 
 
 async def test_names_that_nothing_has_any_more_are_forgotten(cloud: Cloud):
@@ -480,13 +482,14 @@ async def test_names_that_nothing_has_any_more_are_forgotten(cloud: Cloud):
     async with cloud.fleet() as fleet:
         await fleet.once()
         watch = watch_of(fleet)
-        used = next(iter(watch._naming.names.configs))
-        watch._naming._configs.names = {used: ConfigName("install-agent", "script")} | {
-            f"gone-{number}": ConfigName("gone", "script") for number in range(SPARE + 10)
-        }
+        used = watch._naming.names.configs
+        gone = [f"gone-{number}" for number in range(SPARE + 10)]
+        names = [ConfigName("gone", "script")] * len(gone)
+        watch._naming._configs.names = used.with_more(hashed(gone), names)
         asked = cloud.requests.count(path=configs_of(cloud))
         await watch.refresh()
-        assert watch._naming.names.configs.keys() == {used}
+        kept = watch._naming.names.configs
+        assert (kept.hashes, kept.names) == (used.hashes, used.names)
         page = page_of(fleet)
         await watch.refresh()
     assert cloud.requests.count(path=configs_of(cloud)) == asked
@@ -502,7 +505,7 @@ async def test_a_list_without_an_end(cloud: Cloud, asking: Asking):
     cloud.intercept(endless, configs_of(cloud))
     await asking.ask(["wanted"])
     assert cloud.requests.count(path=configs_of(cloud)) == PAGES
-    assert asking.naming.names.configs == {}
+    assert not asking.naming.names.configs
     assert not asking.due(["wanted"])
 
 
@@ -520,7 +523,7 @@ async def test_a_token_that_was_revoked(cloud: Cloud, asking: Asking):
     assert cloud.authentications() == before
     await asking.authenticate()
     await asking.ask([other])
-    assert asking.naming.names.configs[other].name == "other"
+    assert asking.naming.names.configs.get(other) == ConfigName("other", "script")
 
 
 async def test_a_token_that_is_refused_for_names_only(cloud: Cloud, asking: Asking):
@@ -544,7 +547,7 @@ async def test_without_a_token_nobody_is_asked(cloud: Cloud, asking: Asking):
     access.forget(cloud.project(FIRST).id)
     before = cloud.authentications()
     await asking.ask([one])
-    assert asking.naming.names.configs == {}
+    assert not asking.naming.names.configs
     assert cloud.authentications() == before
     assert not cloud.requests.count(path=configs_of(cloud))
     assert asking.due([one])
@@ -556,7 +559,7 @@ async def test_an_outage_is_the_whole_cloud_s(cloud: Cloud, asking: Asking):
     one = config(cloud, "one")
     cloud.intercept(answering(429, headers={"Retry-After": "1800"}), configs_of(cloud))
     await asking.ask([one], [server])
-    assert asking.naming.names.servers[server] == "web"
+    assert asking.naming.names.servers.get(server) == "web"
     cloud.mend()
     another = Asking(asking._manners.access, cloud.project(SECOND).id)
     another._manners = asking._manners
@@ -583,7 +586,7 @@ async def test_a_deleted_server_is_no_refusal(cloud: Cloud, asking: Asking):
     asking.now += FAILED
     assert asking.due(servers=[first])
     await asking.ask(servers=[first])
-    assert asking.naming.names.servers[first] == "first"
+    assert asking.naming.names.servers.get(first) == "first"
 
 
 async def test_an_answer_to_credentials_of_before(cloud: Cloud, asking: Asking):
