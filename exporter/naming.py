@@ -28,6 +28,7 @@ from exporter.access import CloudAccess, Token
 from exporter.errors import Api, DeadlineError, DecodeError, RefreshError
 from exporter.fetch import Request, fetch
 from exporter.names import UNKNOWN, Names, NameTable
+from exporter.records import TEXT_LIMIT
 from exporter.snapshot import ConfigName
 from exporter.stopwatch import Stopwatch
 from exporter.threads import run_beside
@@ -220,7 +221,7 @@ class _Book(Generic[N]):
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return value if isinstance(value, str) and len(value) <= TEXT_LIMIT else ""
 
 
 class Naming:

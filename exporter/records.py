@@ -15,6 +15,9 @@ import msgspec
 Rejection = Literal["not_object", "id", "too_deep"]
 REJECTIONS: Final[tuple[Rejection, ...]] = ("not_object", "id", "too_deep")
 
+TEXT_LIMIT: Final = 255
+"""The characters of an id, a status or an action. Heat stores no more, and an exporter keeps many of them."""
+Text = Annotated[str, msgspec.Meta(max_length=TEXT_LIMIT)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -25,14 +28,17 @@ class Outputs(msgspec.Struct, gc=False, frozen=True):
 
 
 class Deployment(msgspec.Struct, gc=False, frozen=True):
-    """One deployment: `id` is never empty, any other text may be missing (None), times are aware."""
+    """One deployment: `id` is never empty, any other text may be missing (None), times are aware.
 
-    id: Annotated[str, msgspec.Meta(min_length=1)]
-    server_id: str | None = None
-    config_id: str | None = None
-    status: str | None = None
+    A text of more than TEXT_LIMIT characters is unusable, but for the reason, which may be long.
+    """
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=TEXT_LIMIT)]
+    server_id: Text | None = None
+    config_id: Text | None = None
+    status: Text | None = None
     status_reason: str | None = None
-    action: str | None = None
+    action: Text | None = None
     creation_time: Time | None = None
     updated_time: Time | None = None
     output_values: Outputs | None = None
@@ -49,21 +55,21 @@ class DocumentedDeployment(Deployment, gc=False, frozen=True):
 def salvage(item: Any) -> Deployment | Rejection:
     """A deployment from one decoded JSON value, keeping all that is usable, or why there is none.
 
-    Any field but the id may be absent, null or of a wrong type: it then counts as missing.
+    Any field but the id may be absent, null, of a wrong type or too long: it then counts as missing.
     """
     if not isinstance(item, dict):
         return "not_object"
-    identity = _text(item.get("id"))
+    identity = _name(item.get("id"))
     if not identity:
         return "id"
     outputs = item.get("output_values")
     return Deployment(
         id=identity,
-        server_id=_text(item.get("server_id")),
-        config_id=_text(item.get("config_id")),
-        status=_text(item.get("status")),
+        server_id=_name(item.get("server_id")),
+        config_id=_name(item.get("config_id")),
+        status=_name(item.get("status")),
         status_reason=_text(item.get("status_reason")),
-        action=_text(item.get("action")),
+        action=_name(item.get("action")),
         creation_time=parse_time(item.get("creation_time")),
         updated_time=parse_time(item.get("updated_time")),
         output_values=Outputs(_code(outputs.get("deploy_status_code"))) if isinstance(outputs, dict) else None,
@@ -75,6 +81,11 @@ def _text(value: Any) -> str | None:
         return None
     # JSON can spell half of a surrogate pair, UTF-8 can't.
     return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _name(value: Any) -> str | None:
+    text = _text(value)
+    return text if text is not None and len(text) <= TEXT_LIMIT else None
 
 
 def _code(value: Any) -> int | str | None:

@@ -36,9 +36,14 @@ def read_text(value: Any) -> str:
     return "".join("\ufffd" if 0xD800 <= ord(character) < 0xE000 else character for character in value)
 
 
+def read_name(value: Any) -> str:
+    """A text of at most 255 characters; "" where it is none."""
+    return text if len(text := read_text(value)) <= 255 else ""
+
+
 def read_identity(value: Any) -> str:
-    """A text that is not empty."""
-    if not (text := read_text(value)):
+    """A text that is not empty, nor too long."""
+    if not (text := read_name(value)):
         raise ValueError("no id")
     return text
 
@@ -97,6 +102,7 @@ def read_outputs(value: Any) -> int | str:
 
 
 Text = Annotated[str, PlainValidator(read_text)]
+Name = Annotated[str, PlainValidator(read_name)]
 Time = Annotated[datetime | None, PlainValidator(read_time)]
 
 
@@ -104,11 +110,11 @@ class Record(BaseModel):
     """One deployment; only the id is not optional."""
 
     id: Annotated[str, PlainValidator(read_identity)]
-    server_id: Text = ""
-    config_id: Text = ""
-    status: Text = ""
+    server_id: Name = ""
+    config_id: Name = ""
+    status: Name = ""
     status_reason: Text = ""
-    action: Text = ""
+    action: Name = ""
     creation_time: Time = None
     updated_time: Time = None
     output_values: Annotated[int | str, PlainValidator(read_outputs)] = "none"
@@ -359,7 +365,7 @@ NASTY = (
     "NaN",
     "/",
 )
-TEXTS = st.one_of(st.sampled_from(NASTY), st.text(max_size=12))
+TEXTS = st.one_of(st.sampled_from((*NASTY, "x" * 255, "x" * 256)), st.text(max_size=12))
 SCALARS = st.one_of(
     TEXTS,
     st.none(),

@@ -367,6 +367,22 @@ def test_distinct_values_take_no_memory(kind: str, order: int) -> None:
     assert peak < 4e6
 
 
+def test_a_config_each_takes_eight_bytes() -> None:
+    """A config of its own for each deployment, as stacks have it, takes eight bytes until its name is known."""
+    fold = Fold(Rules(servers=0, configs=10).options(), asked_at=ASKED_AT, names=True, compact=True)
+    tracemalloc.start()
+    try:
+        for start in range(0, 50_000, 200):
+            numbers = range(start, start + 200)
+            fold.add(Batch([Deployment(id=f"{each}", config_id=f"config-{each}") for each in numbers], []))
+        tally = fold.tally()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert sum(map(len, tally.unnamed.values())) == 50_000
+    assert kept < 50_000 * 2 * 8 * 1.5  # the deployments' ids take as much
+
+
 def test_codes_past_ten_thousand_distinct_ones() -> None:
     """A code that is first seen after 10,000 others is `other`, however frequent; the distribution has them all."""
     codes = [*range(CODES_KNOWN), *[CODES_KNOWN] * 500, *[7] * 3]

@@ -131,6 +131,17 @@ async def test_a_name_that_is_null(cloud: Cloud):
     assert page.value(CONFIGS, project=FIRST, config_name="", group="", status="COMPLETE") == 2
 
 
+async def test_a_name_that_is_too_long(cloud: Cloud):
+    """Of a name 255 characters are as many as an OpenStack stores: a longer one counts as none."""
+    cloud.deploy(config=config(cloud, "x" * 255))
+    cloud.deploy(config=config(cloud, "x" * 256))
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        page = page_of(fleet)
+    assert page.value(CONFIGS, project=FIRST, config_name="x" * 255, status="COMPLETE") == 1
+    assert page.value(CONFIGS, project=FIRST, config_name="", group="script", status="COMPLETE") == 1
+
+
 async def test_odd_names_are_text(cloud: Cloud):
     """A name may hold anything: the page stays one that parsers read."""
     odd = 'a "b"\\\n{c="d"} 1\n# EOF'

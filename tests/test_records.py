@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
+from exporter.listing import ListingDecoder
 from exporter.records import Deployment, Outputs, exit_code, parse_time, salvage
 from tests import oracle
 
@@ -113,6 +114,32 @@ def test_a_record_is_the_same_for_both_readers(item: dict[str, Any]) -> None:
     slow = salvage(json.loads(text))
     assert isinstance(slow, Deployment) or slow == "id"
     assert quick in {None, slow}
+
+
+def decoded(*items: dict[str, Any]) -> list[Deployment]:
+    """The records of a response with these."""
+    decoder = ListingDecoder()
+    body = json.dumps({"software_deployments": items}).encode()
+    return [record for batch in (*decoder.feed(body), *decoder.close()) for record in batch.records]
+
+
+@pytest.mark.parametrize("field", ["server_id", "config_id", "status", "action"])
+@pytest.mark.parametrize("character", ["x", "é", "😀"])
+def test_a_text_that_is_too_long_is_unusable(field: str, character: str) -> None:
+    """Of 255 characters a text is kept, of more it counts as missing: a cloud can't have long ones kept."""
+    for length, kept in ((255, True), (256, False), (10**6, False)):
+        item = {"id": "a", field: character * length}
+        found = salvage(item)
+        assert isinstance(found, Deployment)
+        assert (getattr(found, field) is not None) is kept
+        assert decoded(item) == [found]
+
+
+def test_an_id_that_is_too_long_is_rejected() -> None:
+    """A deployment is told apart by its id, so one with an id that no Heat stores is rejected."""
+    assert salvage({"id": "x" * 256}) == "id"
+    assert decoded({"id": "x" * 255}) == [Deployment(id="x" * 255)]
+    assert decoded({"id": "x" * 256}, {"id": "a"}) == [Deployment(id="a")]
 
 
 @pytest.mark.parametrize("item", [None, True, 0, 1.5, "id", [], [{"id": "a"}]], ids=repr)
