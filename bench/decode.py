@@ -62,7 +62,7 @@ def options(*, servers: int = 10_000, everything: bool = False) -> FoldOptions:
 
 def refresh(chunks: list[bytes], rules: FoldOptions, *, before: Sum | None = None) -> Fold:
     """Everything between the bytes and a snapshot; `before` is by what the listing before is known again."""
-    fold = Fold(rules, asked_at=float(NOW), compact=True)
+    fold = Fold(rules, asked_at=float(NOW), names=rules.configs, compact=True)
     decoder = ListingDecoder()
     for chunk in chunks:
         for batch in decoder.feed(chunk):
