@@ -252,15 +252,28 @@ class Digest(NamedTuple):
     durations: Distribution
 
 
-def digest(finishes: Iterable[Finish], *, bounds: tuple[float, ...], asked_at: float) -> tuple[Digest, ...]:
+def digest(
+    finishes: Iterable[Finish],
+    *,
+    bounds: tuple[float, ...],
+    asked_at: float,
+    named: AbstractSet[str] = frozenset(),
+) -> tuple[Digest, ...]:
     """The finishes by status and action, and their durations by these upper bounds.
+
+    `named` are the undocumented actions that have a name of their own already; beyond the limit of these the others are
+    counted together, so that a response with many different ones takes no memory for it.
 
     The latest one of each bucket is its exemplar, at the instant of the refresh (Unix time): on the same clock as the
     scrapes, and never out of order.
     """
     groups: defaultdict[tuple[str, str], list[Finish]] = defaultdict(list)
+    others = set(named)
     for finish in finishes:
-        groups[finish.status, finish.action].append(finish)
+        action = _label(finish.action, others)
+        if action not in ACTIONS and action != OTHER:
+            others.add(action)
+        groups[finish.status, action].append(finish)
     result = []
     for (status, action), group in groups.items():
         sizes = [0] * (len(bounds) + 1)
@@ -294,9 +307,17 @@ class Events(NamedTuple):
     memory: Memory
 
 
-def events(sighted: Sighted, *, bounds: tuple[float, ...], asked_at: float, beside: bool = False) -> Events:
-    """What a listing that was asked for at this Unix time told; or what a part of it did that was seen apart."""
-    digests = digest(sighted.finishes, bounds=bounds, asked_at=asked_at)
+def events(
+    sighted: Sighted,
+    *,
+    bounds: tuple[float, ...],
+    asked_at: float,
+    named: AbstractSet[str] = frozenset(),
+    beside: bool = False,
+) -> Events:
+    """What a response that was asked for at this Unix time told (`named`: as for `digest`); or what a part of it did
+    that was seen apart."""
+    digests = digest(sighted.finishes, bounds=bounds, asked_at=asked_at, named=named)
     memory = remember(sighted.base, sighted, asked_at=asked_at, beside=beside)
     return Events(sighted, bounds, asked_at, beside, digests, memory)
 
@@ -359,7 +380,7 @@ class Ledger:
         """The same and these; durations of other bounds than before begin anew."""
         finished, durations = dict(self.finished), dict(self.durations)
         for each in digests:
-            cell = each.status, self._label(each.action, finished)
+            cell = each.status, _label(each.action, _undocumented(finished))
             before = finished.get(cell, Tally(0))
             finished[cell] = Tally(before.size + each.tally.size, each.tally.exemplar or before.exemplar)
             if each.durations.size:
@@ -368,10 +389,18 @@ class Ledger:
                 durations[cell] = _sum(had, each.durations) if had and same else each.durations
         return Ledger(finished, durations)
 
-    @staticmethod
-    def _label(action: str, finished: Mapping[Cell, Tally]) -> str:
-        others = {known for _, known in finished}.difference(ACTIONS, (OTHER,))
-        return action if action in ACTIONS or action in others or len(others) < UNDOCUMENTED_LIMIT else OTHER
+    @property
+    def undocumented(self) -> frozenset[str]:
+        """The undocumented actions that have a name of their own."""
+        return _undocumented(self.finished)
+
+
+def _undocumented(finished: Iterable[Cell]) -> frozenset[str]:
+    return frozenset(action for _, action in finished).difference(ACTIONS, (OTHER,))
+
+
+def _label(action: str, others: AbstractSet[str]) -> str:
+    return action if action in ACTIONS or action in others or len(others) < UNDOCUMENTED_LIMIT else OTHER
 
 
 def _sum(one: Distribution, other: Distribution) -> Distribution:

@@ -462,6 +462,7 @@ class ProjectWatch:
         known = fold.sum is not None and self._claimed[0] is own and self._claimed[1] == fold.sum
 
         overgrown = self._naming.overgrown(fold.listed)
+        named_actions = (self.state.ledger or Ledger()).undocumented
 
         def count() -> tuple[Snapshot, ConfigTally, NameTable[ConfigName], Events, array[int], array[int], bool]:
             counted = own if known else fold.counted()
@@ -469,7 +470,7 @@ class ProjectWatch:
             kept = names.configs.only(tally.unnamed.values()) if overgrown else names.configs
             tally = tally.named_by(names.configs)
             whole = self._named(shared, fold.finish(response_bytes=size), tally, names)
-            told = events(fold.sighted(), bounds=shared.duration_bounds, asked_at=fold.asked_at)
+            told = events(fold.sighted(), bounds=shared.duration_bounds, asked_at=fold.asked_at, named=named_actions)
             new = array("q") if known else without(counted, own)
             return whole, tally, kept, told, counted, new, not known and fold.repeats(counted)
 

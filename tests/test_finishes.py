@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.finishes import DEPARTED_LIMIT, Digest, Events, Finishes, Ledger, Memory, digest, events, remember
+from exporter.finishes import DEPARTED_LIMIT, Digest, Events, Finish, Finishes, Ledger, Memory, digest, events, remember
 from exporter.fold import Fold
 from exporter.listing import Batch
 from exporter.records import Deployment
@@ -235,6 +235,19 @@ def test_undocumented_actions_are_bounded() -> None:
     watcher.see([made("again", action="X24", created=500), made("late", action="X00", created=500)], at=at(501))
     actions = Counter({action: tally.size for (_, action), tally in watcher.ledger.finished.items()})
     assert actions == {f"X{number:02}": 1 for number in range(5, 25)} | {"other": 6, "X24": 2}
+
+
+def test_many_actions_of_one_response_are_few_digests() -> None:
+    """However many different actions complete at once, few are counted apart, and those known before are among them."""
+    finishes = [Finish(number, "COMPLETE", f"X{number}", 1.0, str(number)) for number in range(1000)]
+    known = frozenset({"X500", "X999"})
+    found = digest(finishes, bounds=(60.0,), asked_at=0.0, named=known)
+    assert len(found) == 21
+    assert known < {each.action for each in found}
+    assert sum(each.tally.size for each in found) == 1000
+    ledger = Ledger({("COMPLETE", action): Tally(1) for action in known}).with_more(found)
+    assert ledger.finished["COMPLETE", "X999"].size == 2
+    assert len(ledger.finished) == 21
 
 
 def test_memory_is_of_an_hour() -> None:
