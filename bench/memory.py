@@ -194,7 +194,7 @@ def statuses(*, runs: int) -> Iterator[Row]:
         unit="s",
         peer="100,000 distinct statuses",
         ratio=big / small,
-        target=2.2,
+        target=2.5,
         limit=True,
     )
 
