@@ -22,9 +22,8 @@ from exporter.cells import ZERO, Ages, Cell, Codes, Foremost, Labels
 from exporter.claims import Guard
 from exporter.finishes import Memory, Sighted, Sightings
 from exporter.hashes import Gathered, Sum, ordered, repeated
-from exporter.listing import Batch
 from exporter.names import UNKNOWN, ConfigTally
-from exporter.records import Deployment, exit_code
+from exporter.records import Batch, Deployment, exit_code
 from exporter.snapshot import (
     ACTIONS,
     OTHER,

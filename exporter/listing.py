@@ -1,29 +1,33 @@
-"""Decoding one listing, `{"software_deployments": [ … ]}`, in steps as its bytes arrive.
+"""Decoding one response, `{"software_deployments": [ … ]}`, in steps as its bytes arrive.
 
 The bytes are cut into batches of 64 KiB, which stay in the processor's cache, and whose memory the C library keeps at
-hand: from 128 KiB on it asks the system for new pages each time, which takes as long as decoding them. A cut is guessed
-by searching backwards for the text between two records and proved by decoding: if `[` + batch + `]` is one valid JSON
-array and the batch began between two elements of the list, then so does what follows it, because the state of a JSON
-parser depends on nothing but the bytes before. A guess that is wrong (inside a string or a nested object) can't
-decode, and then the batch is read element by element, which is slow but linear. Memory is one batch, or one record
-where that is larger.
+hand: from 128 KiB on it asks the system for new pages each time, which takes as long as decoding them.
 
-Three tiers read a batch: all records at once into `Deployment`; where one does not fit, each by itself; and those
-that still do not fit through `salvage`, which keeps all that is usable. What is not JSON ends in DecodeError.
+A cut is guessed, and proved by decoding: if `[` + batch + `]` is one valid JSON array and the batch began between two
+elements of the list, then so does the rest, because the state of a JSON parser depends on nothing but the bytes
+before. The guess is the last place in a batch that looks like the start of an earlier record: `}, {"id": "…",
+"server_id"`, with the first two keys of that record. A quote inside a text is escaped, so no text looks like that; a
+nested object can. After one wrong guess the ends of the batch's elements are found one by one (`elements`), at about a
+third of the speed. Each byte is decoded a fixed number of times at most, whatever the response holds. Memory is one
+batch, or one record if that is larger.
+
+A batch whose records are all as documented is decoded in one call, in place. In other batches each record is read by
+itself (`read_record`). Bytes that are not JSON end in DecodeError.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
-from json import JSONDecodeError
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Final
 
 import msgspec
 
+from exporter.elements import DeepElement, find_end, replace_surrogates
 from exporter.errors import DecodeError, TooLargeError
-from exporter.records import Deployment, DocumentedDeployment, Rejection, salvage
+from exporter.records import Batch, Deployment, DocumentedDeployment, read_record
 from exporter.units import format_size
 
 BATCH_BYTES: Final = 64 * 1024
@@ -34,63 +38,43 @@ ENVELOPE_KEY: Final = "software_deployments"
 _BLANKS: Final = b" \t\n\r"
 _HEAD: Final = re.compile(rb'\{[ \t\n\r]*+("(?:[^"\\\x00-\x1f]|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+(\[?)')
 _HEAD_LIMIT: Final = 4096
-_SEPARATOR: Final = re.compile(rb"\}[ \t\n\r]*+,[ \t\n\r]*+\{")
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+("?)|[\[\]{}]', re.DOTALL)
-_BLANK_TEXT: Final = re.compile(r"[ \t\n\r]*+")
-# How far before the end of an unfinished text Python's decoder may place its complaint (an escape, a literal).
-_UNFINISHED: Final = 16
-# What may follow an element, or stand in an element's place, before all bytes are there: nothing, the rest of a
-# number, the list's end. `close` judges the end.
-_UNDECIDED: Final = re.compile(r"(?:[.eE][+-]?|\][ \t\n\r]*+(?:\}[ \t\n\r]*+)?)?")
-_GUESSES: Final = 2
-_TOO_DEEP: Final = object()
+# Between two records: up to the first key of the second one, and its second key if the first value is a plain text.
+_BOUNDARY: Final = re.compile(
+    rb'(\}[ \t\n\r]*+,[ \t\n\r]*+\{[ \t\n\r]*+"[^"\\]*+"[ \t\n\r]*+:)'
+    rb'(?:[ \t\n\r]*+"[^"\\]*+"[ \t\n\r]*+,[ \t\n\r]*+("[^"\\]*+"))?+'
+)
+_BLANK: Final = re.compile(rb"[ \t\n\r]*+")
+_END: Final = re.compile(rb"\][ \t\n\r]*+(?:\}[ \t\n\r]*+)?+")
+# Places of a batch that are looked at for a cut, at 0.5 µs each.
+_CANDIDATES: Final = 100
 _OPENING, _CLOSING, _COMMA = b"[],"
 
-
-class Batch(NamedTuple):
-    """Some records of a listing, in its order, and why others of the same stretch were rejected."""
-
-    records: list[Deployment]
-    rejected: list[Rejection]
-
-
-def _not_json(name: str) -> NoReturn:
-    raise DecodeError(f"the listing is not JSON: {name}")
-
-
-def _integer(digits: str) -> int | float:
-    try:
-        return int(digits)
-    except ValueError:  # more digits than Python converts: no exit code either
-        return float("inf")
-
-
-_ORDINARY: Final[msgspec.json.Decoder[list[Deployment]]] = msgspec.json.Decoder(list[DocumentedDeployment])
+_DOCUMENTED: Final[msgspec.json.Decoder[list[Deployment]]] = msgspec.json.Decoder(list[DocumentedDeployment])
 _RECORDS: Final = msgspec.json.Decoder(list[Deployment])
-_RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_RECORD: Final = msgspec.json.Decoder(Deployment)
-_PYTHON: Final = json.JSONDecoder(parse_constant=_not_json, parse_int=_integer)
 
 
 class ListingDecoder:
-    """Turns the body of one listing into batches: `feed` each chunk, then `close`; iterate over what they return.
+    """Turns the body of one response into batches: `feed` each chunk, then `close`; iterate over what they return.
 
-    Both return generators so that the caller can let others run between two batches. DecodeError is raised for
-    anything but exactly one documented envelope, TooLargeError for a record of more than RECORD_BYTES.
+    Both return generators so that the caller can let others run between two batches; a batch may be empty. DecodeError
+    is raised for anything but exactly one documented envelope, TooLargeError for a record of more than RECORD_BYTES.
     """
 
     def __init__(self, *, batch_bytes: int = BATCH_BYTES) -> None:
         self._batch_bytes = batch_bytes
-        self._wanted = batch_bytes  # grows where one record is larger than a batch
+        self._wanted = batch_bytes  # grows if one record is larger than a batch
+        # From the list's start on: `[` or `,` and the next elements, or what follows an element.
         self._buffer = bytearray()
-        self._inside = False  # past the `[`
-        self._separator: bytes | None = None
-        self._any = False  # an element was seen, so a comma must come before the next
-        self._comma = False  # a comma was consumed; unless `_any` again, an element must come
+        self._inside = False  # past the envelope's key
+        self._ascii = True
+        self._separator = b""
+        self._second_key: bytes | None = None
+        self._deep: DeepElement | None = None  # the element under way, if it has too many levels
 
     def feed(self, chunk: bytes) -> Iterator[Batch]:
         """The batches that are complete with these bytes."""
         step = self._batch_bytes
+        self._ascii = self._ascii and chunk.isascii()
         view = memoryview(chunk)
         for start in range(0, len(chunk), step):
             self._buffer += view[start : start + step]
@@ -102,7 +86,7 @@ class ListingDecoder:
                     yield batch
                 if len(self._buffer) == size:  # no record is complete yet
                     if size >= RECORD_BYTES:
-                        raise TooLargeError(f"one record of the listing is larger than {format_size(RECORD_BYTES)}")
+                        raise _too_large()
                     self._wanted = 2 * size
                     break
                 self._wanted = step
@@ -119,15 +103,16 @@ class ListingDecoder:
             raise DecodeError("the listing is not closed as it should be, with ]}")
         del tail[-1:]
         self._buffer = tail
-        if not tail.strip(_BLANKS):
-            if self._comma and not self._any:
-                raise DecodeError("the listing is not JSON: a comma at its end")
-            return
-        self._skip_comma()
-        batch = self._decode(bytes(self._buffer)) or self._walk(final=True)
-        self._buffer.clear()
-        if batch is not None:
-            yield batch
+        if self._trim() and self._deep is None and len(tail) <= 2 * self._batch_bytes:
+            tail.append(_CLOSING)
+            if (batch := self._decode(len(tail) - 1)) is not None:
+                yield batch
+                return
+            del tail[-1:]
+        while self._trim():
+            yield self._cut_exactly(final=True) or Batch([], [])
+        if self._buffer not in (b"", b"["):
+            raise DecodeError("the listing is not JSON: a comma or a bracket at its end")
 
     def _open(self) -> bool:
         """Consume the envelope up to the list; False while it is not complete."""
@@ -146,190 +131,193 @@ class ListingDecoder:
             key = None
         if key != ENVELOPE_KEY:
             raise DecodeError(f"the answer is not {{{ENVELOPE_KEY!r}: [...]}}: {_excerpt(buffer)}")
-        end = match.end()
+        start = match.start(2)
         del match  # it holds on to the buffer, which then could not be resized
-        del buffer[:end]
+        del buffer[:start]
         self._inside = True
         return True
 
-    def _skip_comma(self) -> None:
-        """Consume the comma that separates the last batch from the next element, with the blanks around it."""
-        if not self._any:
-            return
-        rest = self._buffer.lstrip(_BLANKS)
-        if not rest.startswith(b","):
-            raise DecodeError("the listing is not JSON: expected a comma between two elements")
-        del rest[:1]
-        if not rest.strip(_BLANKS):
-            raise DecodeError("the listing is not JSON: a comma at its end")
-        self._buffer = rest
-        self._any, self._comma = False, True
-
     def _cut(self) -> Batch | None:
-        """One batch from the front of a full buffer, or None where no record is complete."""
-        if (batch := self._cut_in_place()) is not None:
+        """Consume a batch from the front of a full buffer; None if no element is complete."""
+        if self._deep is None and (end := self._guess()) and (batch := self._decode(end)) is not None:
             return batch
-        self._trim()
-        buffer = self._buffer
-        if buffer.startswith(b"]"):
-            return None  # the list has ended; `close` judges what follows
-        if self._any:
-            if not buffer.lstrip(_BLANKS + b","):
-                return None
-            self._skip_comma()
-            buffer = self._buffer
-        if self._separator is None and (found := _SEPARATOR.search(buffer)):
-            self._separator = bytes(found[0])
-            del found
-        if self._separator is not None:
-            end = len(buffer)
-            for _ in range(_GUESSES):
-                end = buffer.rfind(self._separator, 0, end)
-                if end < 0:
-                    break
-                if (batch := self._decode(bytes(memoryview(buffer)[: end + 1]))) is not None:
-                    del buffer[: end + 1]
-                    self._any = True
-                    return batch
-            self._separator = None  # perhaps it was found inside a string: look for another one
-        return self._walk(final=False)
+        return self._cut_exactly(final=False) if self._trim() else None
 
-    def _cut_in_place(self) -> Batch | None:
-        """The ordinary batch, read where it lies: from the comma after the last one, which stands in for `[`, to one
-        that is for the moment a `]`. None, with nothing changed, where it is not ordinary."""
+    def _guess(self) -> int:
+        """Return where the last record of a batch seems to end, 0 if no place looks like that."""
         buffer, separator = self._buffer, self._separator
-        if not (self._any and separator is not None and separator.startswith(b"},") and buffer.startswith(b",")):
-            return None
-        end = buffer.rfind(separator) + 1
-        if end <= 0 or not buffer.isascii():
-            return None
+        if not separator or buffer[0] not in b"[,":
+            return 0
+        if self._wanted > self._batch_bytes:  # the first record is longer than half of this
+            return buffer.find(separator, max(0, self._wanted // 2 - len(separator))) + 1
+        end = self._wanted
+        for _ in range(_CANDIDATES):
+            end = buffer.rfind(separator, 0, end)
+            if end < 0:
+                return 0
+            found = _BOUNDARY.match(buffer, end)
+            if found is not None and found[2] == self._second_key:
+                return end + 1
+        return 0
+
+    def _decode(self, end: int) -> Batch | None:
+        """Consume the elements up to here, all of them usable records; None if they are not, or the guess is wrong.
+
+        They are read in place: the comma or bracket before and the byte behind become brackets for that time.
+        """
+        buffer = self._buffer
+        before, behind = buffer[0], buffer[end]
         buffer[0], buffer[end] = _OPENING, _CLOSING
         try:
             with memoryview(buffer) as whole, whole[: end + 1] as array:
-                batch = Batch(_ORDINARY.decode(array), [])
+                records = self._decode_array(array)
         except (msgspec.DecodeError, RecursionError):
-            batch = None
-        buffer[0] = buffer[end] = _COMMA
-        if batch is not None:
-            del buffer[:end]
-        return batch
-
-    def _trim(self) -> None:
-        """Forget blanks between two elements and after the list: however many there are, they mean nothing."""
-        if self._buffer.startswith(b"{"):
-            return  # nearly always, and of much text no copies are made
-        stripped = self._buffer.strip(_BLANKS)
-        marks = bytes(stripped[:_UNFINISHED]).translate(None, _BLANKS)
-        if len(stripped) < _UNFINISHED and marks in (b"", b",", b"]", b"]}"):
-            self._buffer = bytearray(marks)
-        else:
-            del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(_BLANKS))]
-
-    def _decode(self, elements: bytes) -> Batch | None:
-        """All of some whole elements, or None if they are not such (or only the slow way can tell)."""
-        array = b"[%b]" % elements
-        if not array.isascii():
-            try:  # the decoder passes over text that it does not keep without looking at its encoding
-                array.decode()
-            except UnicodeDecodeError as error:
-                raise DecodeError(f"the listing is not UTF-8: {error.reason}") from None
-        try:
-            return Batch(_RECORDS.decode(array), [])
-        except msgspec.ValidationError:
-            pass  # valid so far, but one record does not fit
-        except (msgspec.DecodeError, RecursionError):
+            records = None
+        buffer[0], buffer[end] = before, behind
+        if records is None:
             return None
+        del buffer[:end]
+        return Batch(records, [])
+
+    def _decode_array(self, array: memoryview) -> list[Deployment]:
+        self._check_encoding(array)
         try:
-            raws = _RAWS.decode(array)
-        except (msgspec.DecodeError, RecursionError):
-            return None
-        batch = Batch([], [])
-        for raw in raws:
-            try:
-                batch.records.append(_RECORD.decode(raw))
-            except msgspec.DecodeError:
-                try:
-                    item = _PYTHON.decode(bytes(raw).decode())
-                except RecursionError:  # Python's decoder gives up a few levels earlier
-                    batch.rejected.append("too_deep")
-                else:
-                    self._keep(batch, item)
-        return batch
+            return _DOCUMENTED.decode(array)
+        except msgspec.ValidationError:  # perhaps a status that is not documented
+            return _RECORDS.decode(array)
 
-    @staticmethod
-    def _keep(batch: Batch, item: Any) -> None:
-        found = salvage(item)
-        if isinstance(found, Deployment):
-            batch.records.append(found)
-        else:
-            batch.rejected.append(found)
-
-    def _walk(self, *, final: bool) -> Batch | None:
-        """Read the buffer element by element; what is incomplete stays in it, None where all is."""
-        text = self._text(final=final)
-        batch = Batch([], [])
-        position = done = 0
-        while True:
-            start = _BLANK_TEXT.match(text, position).end()  # type: ignore[union-attr]  # it matches everywhere
-            if not final and _UNDECIDED.fullmatch(text, start):
-                break
-            try:
-                item, end = _PYTHON.raw_decode(text, start)
-            except JSONDecodeError as error:
-                unfinished = error.msg.startswith("Unterminated string") or error.pos >= len(text) - _UNFINISHED
-                if final or not unfinished:
-                    raise DecodeError(f"the listing is not JSON: {error.msg}") from None
-                break
-            except RecursionError:
-                item = _TOO_DEEP
-                end = _end_of(text, start)
-                if end < 0:
-                    if final:
-                        raise DecodeError("the listing is not JSON: unbalanced and too deep") from None
-                    break
-            after = _BLANK_TEXT.match(text, end).end()  # type: ignore[union-attr]
-            undecided = not final and _UNDECIDED.fullmatch(text, after)
-            if undecided and text[start] not in '{["':
-                break  # nothing proves that a number is whole
-            if not undecided and after < len(text) and text[after] != ",":
-                raise DecodeError("the listing is not JSON: expected a comma between two elements")
-            if item is _TOO_DEEP:
-                batch.rejected.append("too_deep")
-            else:
-                self._keep(batch, item)
-            done = end
-            if undecided or after == len(text):
-                break
-            position = after + 1
-        if done:
-            del self._buffer[: len(text[:done].encode())]
-            self._any = True
-        return batch if done else None
-
-    def _text(self, *, final: bool) -> str:
+    def _check_encoding(self, text: memoryview) -> None:
+        """The decoder passes over texts that it does not keep without looking at their encoding."""
+        if self._ascii:
+            return
         try:
-            return self._buffer.decode()
+            codecs.utf_8_decode(text, "strict", True)
         except UnicodeDecodeError as error:
-            # A character may still be on its way.
-            if final or error.start < len(self._buffer) - 3:
-                raise DecodeError(f"the listing is not UTF-8: {error.reason}") from None
-            return self._buffer[: error.start].decode()
+            raise DecodeError(f"the listing is not UTF-8: {error.reason}") from None
+
+    def _trim(self) -> bool:
+        """Drop blanks between two elements, however many there are; whether an element is to be read then."""
+        buffer = self._buffer
+        if self._deep is not None:
+            return True
+        del buffer[: _behind_blanks(buffer, 0)]
+        start = _behind_blanks(buffer, 1)
+        if buffer[:1] == b"[" and buffer[start : start + 1] == b"]":
+            del buffer[:start]
+        if buffer[:1] == b"]":
+            if not _END.fullmatch(buffer):
+                raise DecodeError("the listing breaks off or goes on after its end")
+            self._buffer = bytearray(bytes(buffer).translate(None, _BLANKS))
+            return False
+        if buffer[:1] not in (b"[", b",", b""):
+            raise DecodeError("the listing is not JSON: expected a comma between two elements")
+        if start >= len(buffer):
+            del buffer[1:]
+            return False
+        return True
+
+    def _cut_exactly(self, *, final: bool) -> Batch | None:
+        """Consume a batch, or one larger element, by looking for each element's end; None if no element is complete."""
+        if self._deep is not None:
+            return self._skip(self._deep, final=final)
+        batch = Batch([], [])
+        try:
+            with memoryview(self._buffer) as view:
+                end = self._read_elements(view, batch, final=final)
+        except RecursionError:
+            self._deep = DeepElement()
+            del self._buffer[0]
+            return self._skip(self._deep, final=final)
+        if not end:
+            if final:
+                raise DecodeError("the listing is not JSON: it breaks off within an element")
+            return None
+        del self._buffer[:end]
+        return batch
+
+    def _read_elements(self, view: memoryview, batch: Batch, *, final: bool) -> int:
+        """Read elements into the batch; return where the comma or bracket behind the last one is, 0 if there is none.
+
+        RecursionError if the first element has too many levels, DecodeError if it is not JSON.
+        """
+        end = 0
+        size = min(len(view), self._batch_bytes)
+        while end < size and (not end or view[end] == _COMMA):
+            start = end + 1
+            try:
+                following = self._end(view, start, final=final)
+            except (DecodeError, RecursionError):
+                if end:
+                    break  # those before it come first
+                raise
+            if following is None:
+                break
+            with view[start:following] as element:
+                self._check_encoding(element)
+                record = read_record(element)
+            if isinstance(record, Deployment):
+                batch.records.append(record)
+            else:
+                batch.rejected.append(record)
+            if not end:
+                self._learn(following)
+            end = following
+        return end
+
+    def _end(self, view: memoryview, start: int, *, final: bool) -> int | None:
+        """Return where the comma or bracket behind the element that starts here is, None if it has not arrived."""
+        error = ""
+        for again in (False, True):
+            with view[start:] as elements:
+                try:
+                    size = self._find_end(elements, final=final)
+                except msgspec.DecodeError as failure:
+                    size, error = None, str(failure)
+                if size is None and (error or final) and not again:
+                    changed = replace_surrogates(bytes(elements), final=final)
+                    if changed is not None:
+                        elements[:] = changed
+                        error = ""
+                        continue
+            break
+        if error:
+            raise DecodeError(f"the listing is not JSON: {error}")
+        if size is None:
+            return None
+        end = start + size
+        if end < len(view) and view[end] not in b",]":
+            raise DecodeError("the listing is not JSON: expected a comma between two elements")
+        return end
+
+    def _find_end(self, elements: memoryview, *, final: bool) -> int | None:
+        return find_end(elements, final=final)
+
+    def _learn(self, behind: int) -> None:
+        """Take what stands between the first record and the next one for what separates records."""
+        found = _BOUNDARY.match(self._buffer, self._buffer.rfind(b"}", 0, behind))
+        if found is not None:
+            self._separator, self._second_key = found[1], found[2]
+
+    def _skip(self, deep: DeepElement, *, final: bool) -> Batch:
+        """Consume some of an element with too many levels."""
+        size = deep.skip(bytes(self._buffer[: max(2, self._batch_bytes)]))
+        del self._buffer[:size]
+        if deep.ended:
+            self._deep = None
+            return Batch([], ["too_deep"])
+        if deep.size > RECORD_BYTES:
+            raise _too_large()
+        if final and not size:
+            raise DecodeError("the listing is not JSON: unbalanced and too deep")
+        return Batch([], [])
 
 
-def _end_of(text: str, start: int) -> int:
-    """Where the nested value that starts here ends, by counting brackets; -1 if it does not end within the text."""
-    depth = 0
-    for token in _TOKEN.finditer(text, start):
-        match token[0]:
-            case "[" | "{":
-                depth += 1
-            case "]" | "}":
-                depth -= 1
-                if depth == 0:
-                    return token.end()
-            case _ if not token[1]:  # a string that has not ended yet
-                return -1
-    return -1
+def _behind_blanks(text: bytearray, start: int) -> int:
+    return _BLANK.match(text, start).end()  # type: ignore[union-attr]  # it matches everywhere
+
+
+def _too_large() -> TooLargeError:
+    return TooLargeError(f"one record of the listing is larger than {format_size(RECORD_BYTES)}")
 
 
 def _excerpt(data: bytes | bytearray) -> str:

@@ -10,7 +10,8 @@ from contextlib import aclosing
 from exporter.access import CloudAccess, Token
 from exporter.errors import DecodeError
 from exporter.fetch import Request, fetch
-from exporter.listing import Batch, ListingDecoder
+from exporter.listing import ListingDecoder
+from exporter.records import Batch
 
 
 class Listing:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from exporter.finishes import DEPARTED_LIMIT, Digest, Events, Finish, Finishes, Ledger, Memory, digest, events, remember
 from exporter.fold import Fold
-from exporter.listing import Batch
-from exporter.records import Deployment
+from exporter.records import Batch, Deployment
 from exporter.snapshot import Distribution, Exemplar, Tally
 from tests.oracle import Rules
 

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from exporter.cells import CODES_KNOWN, CODES_LIMIT
 from exporter.fold import GROUP_RECORDS, STEP_RECORDS, Fold, server_filter
-from exporter.listing import Batch
 from exporter.names import ConfigTally, Names, NameTable, hashed, named
-from exporter.records import Deployment, Outputs, Rejection, salvage
+from exporter.records import Batch, Deployment, Outputs, Rejection, salvage
 from exporter.snapshot import TABLES, ConfigName, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot, Table
 from tests import oracle
 from tests.oracle import Rules

@@ -22,7 +22,8 @@ from aiohttp import web
 from exporter.exposition import CONTENT_TYPES
 from exporter.families import CONFIG_NAMES, FAMILIES, PROBLEMS, SERVER_NAMES, SERVERS, Family
 from exporter.fold import Fold
-from exporter.listing import Batch, ListingDecoder
+from exporter.listing import ListingDecoder
+from exporter.records import Batch
 from exporter.snapshot import ACTIONS, STATUSES, TABLES, Snapshot
 from tests import harness
 from tests.harness import (

@@ -1,0 +1,103 @@
+"""Where the elements of a JSON array end, found without decoding them.
+
+msgspec reads one value and then complains about the bytes that follow: "trailing characters (byte 1234)". So it skips
+an element at its own speed, over 1 GB/s, whatever texts and brackets the element holds. What msgspec refuses although
+it is JSON is made acceptable first (half a surrogate pair), or skipped by counting brackets (too many levels).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+_ANY: Final = msgspec.json.Decoder(msgspec.Raw)
+_POSITION: Final = re.compile(r"\(byte (\d+)\)")
+_NUMBER: Final = b"-0123456789"
+# Text with whole pairs, then perhaps half a pair. Behind a first half, six more bytes prove that no second one follows.
+_SURROGATE: Final = re.compile(
+    rb"((?:[^\\]++|\\(?!u[dD][89a-fA-F])[\s\S]"
+    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+)"
+    rb"(\\u[dD](?:[c-fC-F][0-9a-fA-F]{2}|[89abAB][0-9a-fA-F]{2}(?=[\s\S]{6})))?+"
+)
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_REST_OF_STRING: Final = re.compile(rb'[^"\\]*+(?:\\[\s\S][^"\\]*+)*+("?)')
+_TOKEN: Final = re.compile(rb'"|[\[{]++|[\]}]++')
+
+
+def find_end(elements: memoryview, *, final: bool) -> int | None:
+    """Return the offset of the first byte behind the first element and its blanks; None if the element is incomplete.
+
+    With `final`, no bytes follow. ValueError if the element is not JSON (or holds half a surrogate pair),
+    RecursionError if it has too many levels.
+    """
+    try:
+        value = memoryview(_ANY.decode(elements))
+    except msgspec.DecodeError as error:
+        found = _POSITION.search(str(error))
+        if found is None:  # "Input data was truncated"
+            return None
+        position = int(found[1])
+        if "trailing characters" in str(error):
+            return position - 1
+        if position >= len(elements):  # such as a number that ends with its point
+            return None
+        raise
+    # More digits may follow those of a number.
+    return None if not final and value[0] in _NUMBER else len(elements)
+
+
+def replace_surrogates(text: bytes | bytearray, *, final: bool) -> bytes | None:
+    """Return JSON text with U+FFFD for each half of a surrogate pair, written as long as before; None if there is none.
+
+    The text begins outside of strings. JSON can spell half a pair, but UTF-8 and msgspec cannot.
+    """
+    if _HALF.search(text) is None:
+        return None
+    padding = b" " * 6 if final else b""
+    changed = _SURROGATE.sub(lambda found: found[1] + rb"\ufffd" if found[2] else found[0], bytes(text) + padding)
+    changed = changed[: len(text)]
+    return None if changed == text else changed
+
+
+class DeepElement:
+    """An element with more levels than any decoder reads: skipped by counting its brackets while its bytes arrive."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Bytes that were skipped."""
+        self.ended = False
+        self._levels = 0
+        self._inside_string = False
+
+    def skip(self, text: bytes) -> int:
+        """Return how many of these bytes are the element's, and note whether it ends with them."""
+        position = self._scan(text)
+        self.size += position
+        return position
+
+    def _scan(self, text: bytes) -> int:
+        position = 0
+        while True:
+            if self._inside_string:
+                string = _REST_OF_STRING.match(text, position)
+                assert string is not None  # it matches everywhere
+                position = string.end()
+                if not string[1]:  # half an escape may remain
+                    return position
+                self._inside_string = False
+            token = _TOKEN.search(text, position)
+            if token is None:
+                return len(text)
+            position = token.end()
+            brackets = token[0]
+            if brackets == b'"':
+                self._inside_string = True
+            elif brackets[0] in b"[{":
+                self._levels += len(brackets)
+            elif len(brackets) < self._levels:
+                self._levels -= len(brackets)
+            else:
+                self.ended = True
+                return token.start() + self._levels
