@@ -17,8 +17,7 @@ _POSITION: Final = re.compile(r"\(byte (\d+)\)")
 _NUMBER: Final = b"-0123456789"
 # Text with whole pairs, then perhaps half a pair. Behind a first half, six more bytes prove that no second one follows.
 _SURROGATE: Final = re.compile(
-    rb"((?:[^\\]++|\\(?!u[dD][89a-fA-F])[\s\S]"
-    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+)"
+    rb"([^\\]*+(?:\\(?:[^u]|u(?![dD][89a-fA-F])|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})[^\\]*+)*+)"
     rb"(\\u[dD](?:[c-fC-F][0-9a-fA-F]{2}|[89abAB][0-9a-fA-F]{2}(?=[\s\S]{6})))?+"
 )
 _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")

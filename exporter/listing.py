@@ -45,12 +45,15 @@ _BOUNDARY: Final = re.compile(
 )
 _BLANK: Final = re.compile(rb"[ \t\n\r]*+")
 _END: Final = re.compile(rb"\][ \t\n\r]*+(?:\}[ \t\n\r]*+)?+")
+# Elements that are read one by one in a step, at some 5 µs each.
+_ONE_BY_ONE: Final = 1000
 # Places of a batch that are looked at for a cut, at 0.5 µs each.
 _CANDIDATES: Final = 100
 _OPENING, _CLOSING, _COMMA = b"[],"
 
 _DOCUMENTED: Final[msgspec.json.Decoder[list[Deployment]]] = msgspec.json.Decoder(list[DocumentedDeployment])
 _RECORDS: Final = msgspec.json.Decoder(list[Deployment])
+_ELEMENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class ListingDecoder:
@@ -161,7 +164,7 @@ class ListingDecoder:
         return 0
 
     def _decode(self, end: int) -> Batch | None:
-        """Consume the elements up to here, all of them usable records; None if they are not, or the guess is wrong.
+        """Consume the elements up to here; None if the guess is wrong, or they are many and some are not as documented.
 
         They are read in place: the comma or bracket before and the byte behind become brackets for that time.
         """
@@ -170,21 +173,31 @@ class ListingDecoder:
         buffer[0], buffer[end] = _OPENING, _CLOSING
         try:
             with memoryview(buffer) as whole, whole[: end + 1] as array:
-                records = self._decode_array(array)
+                self._check_encoding(array)
+                batch = self._decode_array(array)
         except (msgspec.DecodeError, RecursionError):
-            records = None
+            batch = None
         buffer[0], buffer[end] = before, behind
-        if records is None:
-            return None
-        del buffer[:end]
-        return Batch(records, [])
+        if batch is not None:
+            del buffer[:end]
+        return batch
 
-    def _decode_array(self, array: memoryview) -> list[Deployment]:
-        self._check_encoding(array)
+    def _decode_array(self, array: memoryview) -> Batch | None:
         try:
-            return _DOCUMENTED.decode(array)
-        except msgspec.ValidationError:  # perhaps a status that is not documented
-            return _RECORDS.decode(array)
+            return Batch(_DOCUMENTED.decode(array), [])
+        except msgspec.ValidationError:
+            pass  # such as a status that is not documented
+        try:
+            return Batch(_RECORDS.decode(array), [])
+        except msgspec.ValidationError:
+            pass  # such as a time without a zone
+        elements = _ELEMENTS.decode(array)
+        if len(elements) > _ONE_BY_ONE:
+            return None
+        batch = Batch([], [])
+        for element in elements:
+            batch.add(read_record(element))
+        return batch
 
     def _check_encoding(self, text: memoryview) -> None:
         """The decoder passes over texts that it does not keep without looking at their encoding."""
@@ -242,7 +255,7 @@ class ListingDecoder:
         """
         end = 0
         size = min(len(view), self._batch_bytes)
-        while end < size and (not end or view[end] == _COMMA):
+        while end < size and (not end or view[end] == _COMMA) and batch.size < _ONE_BY_ONE:
             start = end + 1
             try:
                 following = self._end(view, start, final=final)
@@ -255,10 +268,7 @@ class ListingDecoder:
             with view[start:following] as element:
                 self._check_encoding(element)
                 record = read_record(element)
-            if isinstance(record, Deployment):
-                batch.records.append(record)
-            else:
-                batch.rejected.append(record)
+            batch.add(record)
             if not end:
                 self._learn(following)
             end = following

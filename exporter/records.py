@@ -6,7 +6,6 @@ input and output values are users' data and may hold secrets, so nothing of them
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -59,70 +58,78 @@ class Batch(NamedTuple):
     records: list[Deployment]
     rejected: list[Rejection]
 
+    @property
+    def size(self) -> int:
+        """How many elements were read."""
+        return len(self.records) + len(self.rejected)
 
-class _LooseOutputs(msgspec.Struct, gc=False):
-    deploy_status_code: Any = None
+    def add(self, read: Deployment | Rejection) -> None:
+        """Add one element, as `read_record` has read it."""
+        if isinstance(read, Deployment):
+            self.records.append(read)
+        else:
+            self.rejected.append(read)
 
 
-class _LooseDeployment(msgspec.Struct):
-    """A deployment with fields of any type: the fields that the exporter reads, and no others."""
+_NULL: Final = msgspec.Raw(b"null")
 
-    id: Any = None
-    server_id: Any = None
-    config_id: Any = None
-    status: Any = None
-    status_reason: Any = None
-    action: Any = None
-    creation_time: Any = None
-    updated_time: Any = None
-    output_values: msgspec.Raw = msgspec.Raw(b"null")
+
+class _RawOutputs(msgspec.Struct, gc=False):
+    deploy_status_code: msgspec.Raw = _NULL
+
+
+class _RawDeployment(msgspec.Struct, gc=False):
+    """The fields that the exporter reads, each as it is written, whatever its type."""
+
+    id: msgspec.Raw = _NULL
+    server_id: msgspec.Raw = _NULL
+    config_id: msgspec.Raw = _NULL
+    status: msgspec.Raw = _NULL
+    status_reason: msgspec.Raw = _NULL
+    action: msgspec.Raw = _NULL
+    creation_time: msgspec.Raw = _NULL
+    updated_time: msgspec.Raw = _NULL
+    output_values: msgspec.Raw = _NULL
 
 
 _RECORD: Final = msgspec.json.Decoder(Deployment)
-_LOOSE: Final = msgspec.json.Decoder(_LooseDeployment)
-_LOOSE_OUTPUTS: Final = msgspec.json.Decoder(_LooseOutputs)
-_OBJECT: Final = re.compile(rb"[ \t\n\r]*+\{")
+_FIELDS: Final = msgspec.json.Decoder(_RawDeployment)
+_OUTPUTS: Final = msgspec.json.Decoder(_RawOutputs)
+_SCALAR: Final = msgspec.json.Decoder(str | int | float | bool | None)
 
 
-def read_record(element: memoryview) -> Deployment | Rejection:
-    """Return the deployment in one valid JSON value, keeping all that is usable, or why there is none.
-
-    Three decoders, each an order of magnitude slower than the previous one: the types that Heat documents; any types
-    (a time without a zone, a number for a name); Python's own, for integers of thousands of digits.
-    """
+def read_record(element: memoryview | msgspec.Raw) -> Deployment | Rejection:
+    """Return the deployment in one valid JSON value, keeping all that is usable, or why there is none."""
     try:
         return _RECORD.decode(element)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        pass
-    if not _OBJECT.match(element):
-        return "not_object"
-    try:
-        return salvage(_loose_fields(element))
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        pass
-    try:
-        return salvage(_PYTHON.decode(str(element, "utf-8")))
-    except RecursionError:  # Python's decoder gives up a few levels earlier
+    except RecursionError:
         return "too_deep"
-
-
-def _loose_fields(element: memoryview) -> dict[str, Any]:
-    found = _LOOSE.decode(element)
-    fields = {name: getattr(found, name) for name in _LooseDeployment.__struct_fields__}
-    outputs = found.output_values
-    if _OBJECT.match(memoryview(outputs)):
-        fields["output_values"] = {"deploy_status_code": _LOOSE_OUTPUTS.decode(outputs).deploy_status_code}
-    return fields
-
-
-def _integer(digits: str) -> int | float:
+    except (msgspec.DecodeError, ValueError):  # such as a time without a zone, or a number for a name
+        pass
     try:
-        return int(digits)
-    except ValueError:  # more digits than Python converts: no exit code either
-        return float("inf")
+        found = _FIELDS.decode(element)
+    except msgspec.ValidationError:
+        return "not_object"
+    fields = ((name, getattr(found, name)) for name in _RawDeployment.__struct_fields__)
+    item = {name: _scalar(value) for name, value in fields if value is not _NULL}
+    try:
+        outputs = _OUTPUTS.decode(found.output_values)
+    except msgspec.ValidationError:
+        pass
+    else:
+        item["output_values"] = {"deploy_status_code": _scalar(outputs.deploy_status_code)}
+    return salvage(item)
 
 
-_PYTHON: Final = json.JSONDecoder(parse_int=_integer)
+def _scalar(value: msgspec.Raw) -> object:
+    """A text, number, boolean or null; a list in place of every other value, because no field of a deployment is one.
+
+    Other values are never decoded, however large they are.
+    """
+    try:
+        return _SCALAR.decode(value)
+    except (msgspec.DecodeError, ValueError):  # also a number of more digits than Python converts
+        return []
 
 
 def salvage(item: Any) -> Deployment | Rejection:

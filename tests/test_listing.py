@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exporter.errors import DecodeError
 from exporter.fold import Fold
 from exporter.listing import BATCH_BYTES, ListingDecoder
-from exporter.records import Batch, Deployment
+from exporter.records import Batch
 from exporter.snapshot import Snapshot
 from tests import oracle
 
@@ -517,7 +517,7 @@ class CountingDecoder(ListingDecoder):
         super().__init__(batch_bytes=batch_bytes)
         self.quick = self.slow = 0
 
-    def _decode_array(self, array: memoryview) -> list[Deployment]:
+    def _decode_array(self, array: memoryview) -> Batch | None:
         self.quick += len(array)
         return super()._decode_array(array)
 
