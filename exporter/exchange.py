@@ -19,6 +19,7 @@ from exporter.errors import RAISE, Api, DeadlineError, DecodeError, RefreshError
 from exporter.units import format_duration, format_size
 
 _STEP: Final = 256 * 1024
+_GZIP: Final = 31  # zlib's window bits for a gzip header and trailer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +125,13 @@ class _Body:
     def __init__(self, headers: Mapping[str, str], request: Request) -> None:
         self._request = request
         encoding = headers.get("Content-Encoding", "").strip().lower()
+        # RFC 1952: a gzip file is a series of members, whose texts follow each other.
+        self._members = encoding in ("gzip", "x-gzip")
         match encoding:
             case "identity" | "":
                 self._unpacker = None
             case "gzip" | "x-gzip":
-                self._unpacker = zlib.decompressobj(wbits=31)
+                self._unpacker = zlib.decompressobj(wbits=_GZIP)
             case "deflate":
                 self._unpacker = zlib.decompressobj()
             case _:
@@ -139,18 +142,19 @@ class _Body:
 
     def parts(self, chunk: bytes) -> Iterator[bytes]:
         """The plain bytes of the next chunk; with an empty chunk, what was held back at the end."""
-        unpacker = self._unpacker
-        if unpacker is None:
+        if self._unpacker is None:
             yield chunk
             return
         rest = chunk
         try:
             while rest:
-                if unpacker.eof:
-                    raise self._error("goes on, compressed, after its end")
-                yield unpacker.decompress(rest, _STEP)
-                rest = unpacker.unconsumed_tail or unpacker.unused_data
+                if self._unpacker.eof:
+                    if not self._members:
+                        raise self._error("goes on, compressed, after its end")
+                    self._unpacker = zlib.decompressobj(wbits=_GZIP)
+                yield self._unpacker.decompress(rest, _STEP)
+                rest = self._unpacker.unconsumed_tail or self._unpacker.unused_data
             if not chunk:
-                yield unpacker.flush()
+                yield self._unpacker.flush()
         except zlib.error as error:
             raise self._error(f"can't be decompressed: {error}") from None

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from itertools import pairwise
@@ -47,6 +48,12 @@ pytestmark = harness.sdk_warning
 DEPLOYMENTS = "heat_software_deployments"
 FAILURES = "heat_refresh_failures_total"
 LISTING = b'{"software_deployments": [{"id": "a", "status": "FAILED", "action": "UPDATE"}]}'
+GZIP = {"Content-Encoding": "gzip"}
+
+
+def members(body: bytes, *, each: int = 40) -> bytes:
+    """The body as a gzip file of several members, as servers send it that compress piece by piece."""
+    return b"".join(gzip.compress(body[start : start + each]) for start in range(0, len(body), each))
 
 
 def failures(page: Samples, project: str = FIRST) -> dict[tuple[str, str], float]:
@@ -303,8 +310,11 @@ ANSWERS: dict[str, tuple[Handler, str]] = {
     "bad UTF-8": (answering(200, LISTING.replace(b"UPDATE", b"\xff\xfe")), "decode"),
     "no usable record": (answering(200, b'{"software_deployments": [{"status": "FAILED"}, null]}'), "decode"),
     "gzip that is none": (answering(200, LISTING, headers={"Content-Encoding": "gzip"}), "decode"),
-    "two gzip members": (
-        answering(200, gzip.compress(LISTING) * 2, headers={"Content-Encoding": "gzip"}),
+    "two envelopes as gzip members": (answering(200, gzip.compress(LISTING) * 2, headers=GZIP), "decode"),
+    "a gzip member, then garbage": (answering(200, gzip.compress(LISTING) + b"x" * 32, headers=GZIP), "decode"),
+    "a gzip member, then a broken one": (answering(200, members(LISTING)[:-24], headers=GZIP), "decode"),
+    "two deflate streams": (
+        answering(200, zlib.compress(LISTING[:10]) + zlib.compress(LISTING[10:]), headers={"Content-Encoding": "deflate"}),
         "decode",
     ),
     "brotli": (answering(200, LISTING, headers={"Content-Encoding": "br"}), "decode"),
@@ -348,6 +358,8 @@ WHOLE: dict[str, Handler] = {
     "blanks around": answering(200, b"\n " + LISTING.replace(b":", b" : ") + b"\r\n"),
     "gzip": packed(LISTING),
     "x-gzip": packed(LISTING, "x-gzip"),
+    "gzip of two members": answering(200, members(LISTING), headers=GZIP),
+    "gzip of a member per byte": answering(200, members(LISTING, each=1), headers=GZIP),
     "deflate": packed(LISTING, "deflate", wbits=15),
     "identity": answering(200, LISTING, headers={"Content-Encoding": "identity"}),
 }
