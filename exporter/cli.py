@@ -275,6 +275,13 @@ async def _demo(addresses: tuple[str, ...], path: str, web_config: str | None, s
 @_option("servers", type=click.IntRange(1), default=60, show_default=True, help="How many servers in all.")
 @_option("deployments", type=click.IntRange(0), default=400, show_default=True, help="How many deployments in all.")
 @_option("output-bytes", type=click.IntRange(0), default=400, show_default=True, help="Output of a deployment.")
+@_option(
+    "output-style",
+    type=click.Choice(("plain", "ansible", "nested", "unicode", "mixed")),  # `outputs.STYLES`, imported when needed
+    default="mixed",
+    show_default=True,
+    help="What the output looks like: lines, Ansible's JSON, lists of objects, many scripts, or some of each.",
+)
 @_option("churn", type=click.FloatRange(0), default=0.5, show_default=True, help="Actions that start per second.")
 @_option("faults", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of requests that fail.")
 @_option("token-lifetime", type=click.FloatRange(1), default=3600.0, show_default=True, help="In seconds.")

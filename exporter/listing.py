@@ -114,7 +114,7 @@ class ListingDecoder:
             del tail[-1:]
         while self._trim():
             yield self._cut_exactly(final=True) or Batch([], [])
-        if self._buffer not in (b"", b"["):
+        if bytes(self._buffer) not in (b"", b"["):
             raise DecodeError("the listing is not JSON: a comma or a bracket at its end")
 
     def _open(self) -> bool:
@@ -222,7 +222,7 @@ class ListingDecoder:
                 raise DecodeError("the listing breaks off or goes on after its end")
             self._buffer = bytearray(bytes(buffer).translate(None, _BLANKS))
             return False
-        if buffer[:1] not in (b"[", b",", b""):
+        if buffer and buffer[0] not in b"[,":
             raise DecodeError("the listing is not JSON: expected a comma between two elements")
         if start >= len(buffer):
             del buffer[1:]

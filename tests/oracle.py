@@ -353,6 +353,9 @@ NASTY = (
     "}\n,\n{",
     '"},{"',
     '\\"}, {\\"id\\": \\"x\\"}, {',
+    '"}, {"id": "x", "status": "COMPLETE"',
+    '{"plays": [{"id": "x", "status": "ok"}, {"id": "y", "status": "ok"}]}',
+    "\ud83d\ud83d",
     "]}",
     "[[[{{{",
     "\\",
@@ -417,6 +420,15 @@ TIMES = st.one_of(
     ),
     st.datetimes(timezones=st.timezones()).map(datetime.isoformat),
 )
+NESTED = st.lists(
+    st.fixed_dictionaries(
+        {"id": TEXTS, "server_id": TEXTS, "status": TEXTS}, optional={"creation_time": TEXTS, "unknown": ANYTHING}
+    )
+    | st.fixed_dictionaries({"id": st.integers(), "name": TEXTS}),
+    min_size=1,
+    max_size=5,
+)
+"""Lists of objects with a deployment's own keys: between two of them it looks like between two records."""
 CODES = st.one_of(
     st.integers(-3, 300),
     st.sampled_from(("0", "1", "-1", "-0", "01", "+1", " 1", "1_0", "1.0", "１", "", "9" * 30, "false", "None")),
@@ -446,11 +458,25 @@ RECORDS = st.fixed_dictionaries(
             st.fixed_dictionaries({}, optional={"deploy_status_code": CODES, "deploy_stdout": TEXTS, "other": ANYTHING})
         ),
         "status_reason": TEXTS,
-        "input_values": ANYTHING,
+        "input_values": st.one_of(ANYTHING, NESTED, st.fixed_dictionaries({"users": NESTED})),
         "unknown": ANYTHING,
     },
 )
-ITEMS = st.lists(st.one_of(RECORDS, RECORDS, RECORDS, ANYTHING), max_size=12)
+DOCUMENTED = st.fixed_dictionaries(
+    {
+        "id": st.uuids().map(str),
+        "server_id": _SERVERS,
+        "status": st.sampled_from(sorted(DOCUMENTED_STATUSES)),
+        "input_values": st.one_of(st.just({}), NESTED),
+        "output_values": st.fixed_dictionaries({"deploy_stdout": TEXTS, "deploy_status_code": st.integers(0, 255)}),
+        "creation_time": st.just("2023-11-14T21:13:20Z"),
+    }
+)
+"""Records as a cloud writes them, each with the same keys in the same order."""
+ITEMS = st.one_of(
+    st.lists(st.one_of(RECORDS, RECORDS, RECORDS, ANYTHING), max_size=12),
+    st.lists(st.one_of(DOCUMENTED, DOCUMENTED, DOCUMENTED, RECORDS), max_size=20),
+)
 
 
 def _string(text: str, *, ascii: bool, odd: random.Random | None) -> str:

@@ -322,7 +322,7 @@ async def test_json_where_there_is_nothing_to_tell_of(cloud: Cloud, config_file:
 
 async def test_simulate_prints_a_usable_clouds_yaml(cloud: Cloud, config_file: Path):
     """What `simulate` prints is a clouds.yaml with which `once` works; SIGTERM ends it with status 0."""
-    options = ("--projects", 2, "--servers", 3, "--deployments", 12, "--churn", 0, "--seed", 5)
+    options = ("--projects", 2, "--servers", 3, "--deployments", 12, "--output-style", "nested", "--churn", 0)
     async with started("simulate", *options) as simulator:
         await simulator.said("Simulating a cloud on http://127.0.0.1:")
         entries = "\n".join(

@@ -15,6 +15,8 @@ from exporter.errors import DecodeError
 from exporter.fold import Fold
 from exporter.listing import BATCH_BYTES, ListingDecoder
 from exporter.records import Batch
+from exporter.simulator import Plan, build
+from exporter.simulator.outputs import STYLES, Style
 from exporter.snapshot import Snapshot
 from tests import oracle
 
@@ -538,15 +540,40 @@ def worked(body: bytes, *, piece: int = 1000, batch_bytes: int = 4096) -> Counti
     return decoder
 
 
+def odd(number: int) -> Any:
+    """One of several records, each unusual in its own way: its keys' order, its types, its characters."""
+    return (
+        {"id": "a", "server_id": "s", "x": "y" * 50},
+        {"server_id": "s", "id": "b"},
+        {"id": "c", "creation_time": "2015-01-31T15:12:36"},
+        {"id": "d", "status": 7, "x": "\ud83d" * 5},
+        {"x": [{"id": "e"}, {"id": "f"}], "id": "g"},
+        {"id": "h", "status_reason": "\udc00 and \\ud800"},
+    )[number % 6]
+
+
 HOSTILE: dict[str, Callable[[int], list[Any]]] = {
     "one string of look-alikes": lambda size: [{"id": "a", "x": "}, {" * (size // 4)}],
+    "one string of quotes": lambda size: [{"id": "a", "x": '"}, {"id": "' * (size // 20)}],
     "one list of objects": lambda size: [{"id": "a", "x": [{}] * (size // 4)}],
+    "one list of records": lambda size: [{"id": "a", "status": "b", "x": [{"id": "a", "status": "b"}] * (size // 30)}],
     "strings of look-alikes": lambda size: [{"id": "a", "x": "}, {" * 500}] * (size // 2000),
     "lists of objects": lambda size: [{"id": "a", "x": [{"id": "b"}] * 200}] * (size // 2800),
+    "lists of records": lambda size: (
+        [{"id": "a", "status": "b", "x": [{"id": "a", "status": "b"}] * 90}] * (size // 2800)
+    ),
     "large and small in turn": lambda size: [{"id": "a", "x": "}, {" * 5000}, {"id": "b"}] * (size // 20000),
+    "large lists and small in turn": lambda size: (
+        [{"id": "a", "x": [{"id": "b"}] * 1500}, {"id": "b"}] * (size // 20000)
+    ),
     "no objects": lambda size: ["a" * 25] * (size // 30),
     "records of nothing": lambda size: [{"a": "b" * 14}] * (size // 25),
     "quotes and backslashes": lambda size: [{"id": "a", "x": '"\\}, {"' * (size // 10)}],
+    "halves of pairs": lambda size: [{"id": "a", "x": "\ud800" * 10}] * (size // 80),
+    "one string of halves of pairs": lambda size: [{"id": "a", "x": '"\ud800' * (size // 8)}],
+    "odd records": lambda size: [odd(number) for number in range(size // 60)],
+    "an empty key": lambda size: [{"": "a", "id": "b", "x": [{"": "a", "id": "c"}]}] * (size // 60),
+    "keys like punctuation": lambda size: [{":": "abc", "id": "b", "x": {"x}, {": ":abc"}}] * (size // 60),
 }
 
 
@@ -558,6 +585,102 @@ def test_work_is_linear(make: Callable[[int], list[Any]]) -> None:
     assert twice < 3 * once
     assert fourfold < 3 * twice
     assert fourfold < 20 * len(bodies[-1])
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+def test_no_record_is_lost_whatever_its_neighbours_hold(make: Callable[[int], list[Any]]) -> None:
+    """Of texts and nested objects that look like boundaries nothing is read as a record, and every record is read."""
+    items = make(30_000)
+    ids = [item["id"] for item in items if isinstance(item, dict) and "id" in item]
+    for batch_bytes in (64, 4096, BATCH_BYTES):
+        found, rejected = outcome(whole(listing(*items)), batch_bytes=batch_bytes)
+        assert found == ids
+        assert rejected.total() == len(items) - len(ids)
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+def test_steps_are_small(make: Callable[[int], list[Any]]) -> None:
+    """Between two batches no more is read than a few times the bytes of a batch or of its largest record."""
+    items = make(400_000)
+    largest = max(BATCH_BYTES, *(len(json.dumps(item)) for item in items))
+    decoder = CountingDecoder(batch_bytes=BATCH_BYTES)
+    body = listing(*items)
+    before = 0
+    for start in range(0, len(body), BATCH_BYTES):
+        for batch in (*decoder.feed(body[start : start + BATCH_BYTES]), None):
+            work = decoder.quick + decoder.slow
+            assert work - before <= 7 * largest
+            assert batch is None or batch.size <= max(1000, len(batch.records))
+            before = work
+    for _ in decoder.close():
+        assert decoder.quick + decoder.slow - before <= 7 * largest
+
+
+# --- real texts ---
+
+
+def of_style(style: Style, *, escaped: bool = True) -> list[bytes]:
+    """Deployments of a simulated cloud whose output has this style, each as its API writes it."""
+    world = build(Plan(projects=1, deployments=400, output_bytes=1500, output_style=style, churn=0), now=lambda: 1.7e9)
+    return [each.render(escaped=escaped) for each in world.deployments.values()]
+
+
+@pytest.mark.parametrize("escaped", [True, False], ids=["escaped", "UTF-8"])
+@pytest.mark.parametrize("style", STYLES)
+def test_no_text_slows_the_decoding(style: Style, escaped: bool) -> None:
+    """Whatever deployments print and are given, they are decoded in one pass, all but the first batch of a response."""
+    body = b'{"software_deployments": [' + b", ".join(of_style(style, escaped=escaped)) + b"]}"
+    assert len(body) > 500_000
+    assert body.isascii() or not escaped
+    decoder = worked(body, piece=65536, batch_bytes=16384)
+    assert decoder.slow <= 2 * 16384
+    assert decoder.quick < 1.1 * len(body)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_text_is_read_however_it_is_cut(style: Style) -> None:
+    """The records of a real text keep their order, none is lost and none comes twice, in pieces and batches of any size."""
+    for separator in (b",", b", ", b"\n,\r\n\t"):
+        body = b'{"software_deployments": [' + separator.join(of_style(style)[:100]) + b"]}"
+        ids = [each["id"] for each in json.loads(body)["software_deployments"]]
+        for piece in (97, 1000, 65536):
+            for batch_bytes in (64, 4096, BATCH_BYTES):
+                pieces = [body[start : start + piece] for start in range(0, len(body), piece)]
+                assert outcome(pieces, batch_bytes=batch_bytes) == (ids, Counter())
+
+
+def test_records_that_are_not_as_documented_are_decoded_once() -> None:
+    """Times without a zone, or any other type that is not documented, send no batch down a slower way of cutting."""
+    items = [{"id": str(n), "creation_time": "2015-01-31T15:12:36", "x": "}, {" * 300} for n in range(300)]
+    decoder = worked(listing(*items), piece=65536, batch_bytes=16384)
+    assert decoder.slow <= 2 * 16384
+
+
+def test_the_boundary_is_learnt_anew() -> None:
+    """When the keys of records change, one batch is read slowly and the next ones are cut by the new keys."""
+    one = [{"id": str(n), "server_id": "s", "x": "y" * 200} for n in range(1000)]
+    other = [{"server_id": "s", "id": str(n), "x": "y" * 200} for n in range(1000)]
+    body = listing(*one, *other)
+    assert worked(body).slow < 0.1 * len(body)
+
+
+@pytest.mark.parametrize("nested", [b"[" * LEVELS + b"]" * LEVELS, b"[" * 2000 + b"[]," * 100_000 + b"1" + b"]" * 2000])
+def test_a_record_too_deep_is_skipped_in_steps(nested: bytes) -> None:
+    """Of a record with too many levels nothing is kept, and others have a turn after each 64 KiB of it."""
+    body = b'{"software_deployments": [{"id": "a", "x": %b}, {"id": "b"}]}' % nested
+    decoder = ListingDecoder()
+    steps = 0
+    tracemalloc.start()
+    try:
+        for _ in decoder.feed(body):
+            steps += 1
+        for _ in decoder.close():
+            steps += 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert steps > len(body) / BATCH_BYTES
+    assert peak < 1_000_000
 
 
 def test_a_look_alike_at_the_start_slows_nothing_for_long() -> None:

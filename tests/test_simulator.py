@@ -20,7 +20,9 @@ import pytest
 import yaml
 from aiohttp import web
 
+from exporter.cli import simulate
 from exporter.simulator import Churn, Deployment, Plan, Refused, Simulator, World, build
+from exporter.simulator.outputs import STYLES, Style
 
 STILL = Plan(projects=2, disabled_projects=1, servers=6, deployments=40, churn=0)
 NOON = 1_700_000_000.0
@@ -116,6 +118,43 @@ class TestWorld:
         assert [c.secret for c in one.credentials.values()] == [c.secret for c in same.credentials.values()]
         assert not one.deployments.keys() & other.deployments.keys()
         assert not one.projects.keys() & other.projects.keys()
+
+    @pytest.mark.parametrize("style", STYLES)
+    def test_the_style_decides_only_texts(self, style: Style) -> None:
+        """A style has the same deployments as every other one, with its own texts, and the same texts each time."""
+        made, same, plain = (build(Plan(output_style=each), now=Clock()) for each in (style, style, "plain"))
+        assert [d.render() for d in made.deployments.values()] == [d.render() for d in same.deployments.values()]
+        texts = {"input_values": None, "output_values": None}
+        assert [d.body() | texts for d in made.deployments.values()] == [
+            d.body() | texts for d in plain.deployments.values()
+        ]
+        outputs = [d.output_values["deploy_stdout"] for d in made.deployments.values() if d.output_values]
+        assert all(200 <= len(text) < 600 for text in outputs)
+        inputs = [d.input_values for d in made.deployments.values()]
+        nested = sum(bool(each and "users" in each) for each in inputs)
+        found = {
+            "ansible": sum(text.startswith('{"plays": [{') for text in outputs),
+            "nested": sum(text.startswith('[{"id": ') for text in outputs),
+            "unicode": sum(not text.isascii() for text in outputs),
+        }
+        found["plain"] = len(outputs) - sum(found.values())
+        if style == "mixed":
+            assert all(number > len(outputs) / 8 for number in found.values())
+            assert len(inputs) / 8 < nested < len(inputs) / 2
+        else:
+            assert found[style] == len(outputs)
+            assert nested == (len(inputs) if style == "nested" else 0)
+
+    def test_the_flag_offers_every_style(self) -> None:
+        """`simulate --output-style` takes the styles that there are, and its default is the plan's."""
+        (option,) = (each for each in simulate.params if each.name == "output_style")
+        assert tuple(option.type.choices) == STYLES
+        assert option.default == Plan().output_style == "mixed"
+
+    def test_a_style_that_is_none_is_refused(self) -> None:
+        """By a message that names those that are."""
+        with pytest.raises(ValueError, match="plain, ansible, nested, unicode, mixed"):
+            Plan(output_style="random")  # type: ignore[arg-type]
 
     def test_tokens_disturb_nothing(self) -> None:
         """How often clients authenticate changes neither ids nor what happens."""
@@ -379,6 +418,19 @@ class TestListing:
                 assert "Transfer-Encoding" not in answer.headers
         assert len(body) > 5_000_000
         assert json.dumps(json.loads(body)).encode() == body
+
+    @pytest.mark.parametrize("style", STYLES)
+    async def test_only_the_style_unicode_is_not_escaped(self, style: Style) -> None:
+        """Heat escapes what is not ASCII; other clouds need not, so one style is sent in UTF-8."""
+        world = build(Plan(projects=1, output_style=style, churn=0))
+        async with Simulator(world) as simulator, aiohttp.ClientSession() as http:
+            headers, heat = await Client(http, simulator).login("monitor", "web-frontend")
+            async with http.get(f"{heat}/software_deployments", headers=headers) as answer:
+                body = await answer.read()
+        assert body.isascii() is (style != "unicode")
+        outputs = [each["output_values"] for each in json.loads(body)["software_deployments"]]
+        assert outputs == [each.output_values for each in world.visible(world.project("web-frontend").id)]
+        assert (rb"\u" in body) is (style == "mixed")
 
     async def test_silence_and_pace_are_the_plans(self, client: Client) -> None:
         """Nothing comes before the delay for every deployment, and then no faster than allowed."""

@@ -6,6 +6,7 @@ import heapq
 import random
 from itertools import accumulate
 
+from exporter.simulator.outputs import inputs, output
 from exporter.simulator.world import Deployment, World
 
 CONFIGS: tuple[tuple[str | None, str | None], ...] = (
@@ -36,17 +37,6 @@ TROUBLE = {
     255: "ssh: connect to host 10.0.0.12 port 22: Connection timed out",
 }
 STARTED = "Deploy data available"
-LINES = (
-    "Reading package lists... Done",
-    "Building dependency tree... Done",
-    "changed: [localhost] => (item=/etc/nginx/conf.d/default.conf)",
-    "ok: [localhost]",
-    "Notice: Applied catalog in 4.31 seconds",
-    "Created symlink /etc/systemd/system/multi-user.target.wants/agent.service.",
-    "Writing to /var/lib/heat-config/deployed\nWritten to /var/lib/heat-config/deployed",
-    "Certificate will not expire within the next 30 days: kept",
-    "Grüße aus dem Rechenzentrum ✓",
-)
 STUCK = 0.002
 """The share of runs that hang for hours; each stays long, so that a few of a hundred are always there."""
 
@@ -67,7 +57,12 @@ class Churn:
         self._ends: list[tuple[float, str]] = []
         self._known = list(world.deployments)
         self._places = [(project_id, server) for project_id, servers in world.servers.items() for server in servers]
-        self._texts = [self._text() for _ in range(64)]
+        # A few texts serve a whole world, so that a big one costs little memory. They come from another random generator,
+        # so that the same things happen whatever their style and size.
+        plan, chance = world.plan, random.Random(f"{world.plan.seed}/outputs")
+        sizes = [int(plan.output_bytes * chance.uniform(0.5, 1.5)) for _ in range(64)]
+        self._texts = [output(plan.output_style, size, chance) for size in sizes]
+        self._inputs = [inputs(plan.output_style, size, chance) for size in sizes]
         self._shared: dict[tuple[str, str | None], str] = {}
         now = world.now()
         for deployment in world.deployments.values():
@@ -146,13 +141,14 @@ class Churn:
             config = self.world.add_config(project_id, name, group, created=created, derived=derived)
             if not derived:
                 self._shared[project_id, name] = config.id
+        simple = {} if derived else self.random.choice((None, {"target": server_id}))
         return self.world.add_deployment(
             project_id,
             server_id,
             config.id,
             status_reason=STARTED if derived else "None",
             created=created,
-            input_values={} if derived else self.random.choice((None, {"target": server_id})),
+            input_values=self._inputs[len(self.world.deployments) % len(self._inputs)] or simple,
         )
 
     def _derive(self, deployment: Deployment) -> str:
@@ -203,11 +199,3 @@ class Churn:
             return f"deploy_stderr : {stderr}", {**outputs, "deploy_status_code": 0}
         reason = f"deploy_status_code : Deployment exited with non-zero status code: {code}"
         return reason, {**outputs, "deploy_status_code": str(code) if kind == "text" else code}
-
-    def _text(self) -> str:
-        """Return some output; a few texts serve a whole world, so that a big one costs little memory."""
-        size = int(self.world.plan.output_bytes * self.random.uniform(0.5, 1.5))
-        text = ""
-        while len(text) < size:
-            text += self.random.choice(LINES) + "\n"
-        return text[:size]

@@ -99,8 +99,9 @@ class Heat:
         """Send the whole list in one body: silence until it is ready, then as fast as the plan says."""
         server_id = self._last(request, "server_id")
         pieces = []
+        escaped = self.world.plan.output_style != "unicode"
         for number, deployment in enumerate(self.world.visible(sees, server_id), 1):
-            pieces.append(deployment.render())
+            pieces.append(deployment.render(escaped=escaped))
             if number % RENDERED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         pieces += self.world.raw(sees, server_id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exporter.simulator.outputs import STYLES, Style
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -16,6 +18,9 @@ class Plan:
     deployments: int = 400
     output_bytes: int = 400
     """The usual size of a deployment's stdout and stderr together."""
+    output_style: Style = "mixed"
+    """What deployments print: `plain` lines, `ansible`'s JSON on one line, `nested` lists of objects (input values too),
+    `unicode` text of many scripts, which the API sends in UTF-8, or `mixed`, a quarter of each, with Heat's escapes."""
     history: float = 30 * 86400.0
     """How many seconds back the first deployments were created."""
     churn: float = 0.5
@@ -39,5 +44,7 @@ class Plan:
             raise ValueError("a number of projects, deployments or bytes cannot be negative")
         if min(self.history, self.churn, self.auth_delay, self.delay_per_deployment, self.bytes_per_second) < 0:
             raise ValueError("a duration or a rate cannot be negative")
+        if self.output_style not in STYLES:
+            raise ValueError(f"an output style is one of {', '.join(STYLES)}")
         if not 0 <= self.faults <= 1:
             raise ValueError("faults is a share between 0 and 1")

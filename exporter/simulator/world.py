@@ -130,10 +130,10 @@ class Deployment:
             body["updated_time"] = timestamp(self.updated)
         return body
 
-    def render(self) -> bytes:
-        """Return the JSON of it, made once per change."""
+    def render(self, *, escaped: bool = True) -> bytes:
+        """Return the JSON of it, made once per change: ASCII with escapes, as Heat writes it, or UTF-8."""
         if self.json is None:
-            self.json = json.dumps(self.body()).encode()
+            self.json = json.dumps(self.body(), ensure_ascii=escaped).encode()
         return self.json
 
 

@@ -15,6 +15,10 @@ SEEDS = (
     b'\x08\x01{"id": "a", "server_id": "s", "output_values": {"deploy_status_code": "7"}}, 5, null, {"id": ""}',
     b'\x13\x02"creation_time": "2015-01-31T15:12:36Z", "updated_time": "2015-01-31 15:12:36.5+01:30"',
     b'\x2a\x03{"id": "a", "x": "}, {"}, {"id": "b", "x": ["]}", {"y": -1.5e+10}]}, {"id": "a"}',
+    b'\x0b\x01{"id": "a", "server_id": "s", "x": [{"id": "b", "server_id": ""}, {"id": "c"}]}, {"id": "d"}',
+    b'\x0a\x05{"id": "a", "x": "{\\"plays\\": [{\\"id\\": 1}, {\\"id\\": 2}]}"}, {"id": "b", "x": "}, {\\"id\\": "}',
+    b'\x0c\x02{"status": "s", "id": "a"},{"id": "b", "status": "s"} ,\n{"": "", "id": "c"}, {"x}, {": ":", "id": "d"}',
+    b'\x0a\x06{"id": "a", "x": "\\ud83d\\ud83d\\ude00 \\\\ud83d"}, {"id": "\\udc00", "status": "\\ud83d\\u0041 more"}',
     b'\x09\x04{"id": "\\ud800\\u00e9", "status": "\xc3\xa9\\n\\"", "status_reason": true}, [[[[]]]], "x\\\\", {}',
 )  # fmt: skip
 WORDS = (
@@ -22,6 +26,7 @@ WORDS = (
     b'"status_reason"', b'"creation_time"', b'"updated_time"', b'"output_values"', b'"deploy_status_code"',
     b'"COMPLETE"', b'"FAILED"', b'"IN_PROGRESS"', b'"CREATE"', b'"2023-11-14T22:13:20Z"', b"null", b"true",
     b"false", b"NaN", b"-0", b"1e999", b"}, {", b"]}", b"[{", b"\\ud83d", b"\\u0000", b'\\"', b"\xef\xbb\xbf",
+    b'}, {"id": "', b'", "server_id": "', b'"input_values": [{"id": "', b"\\udc00", b"\\\\", b"\xc3\xa9",
     b"18446744073709551616", b"\xed\xa0\x80",
 )  # fmt: skip
 
