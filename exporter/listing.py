@@ -66,8 +66,9 @@ class ListingDecoder:
     def __init__(self, *, batch_bytes: int = BATCH_BYTES) -> None:
         self._batch_bytes = batch_bytes
         self._wanted = batch_bytes  # grows if one record is larger than a batch
-        # From the list's start on: `[` or `,` and the next elements, or what follows an element.
+        # The list from its bracket on; later from the byte behind the last element that was read.
         self._buffer = bytearray()
+        self._first = _OPENING  # what the next element follows: the list's bracket, later a comma
         self._inside = False  # past the envelope's key
         self._ascii = True
         self._separator = b""
@@ -149,7 +150,7 @@ class ListingDecoder:
     def _guess(self) -> int:
         """Return where the last record of a batch seems to end, 0 if no place looks like that."""
         buffer, separator = self._buffer, self._separator
-        if not separator or buffer[0] not in b"[,":
+        if not separator or buffer[0] != self._first:
             return 0
         if self._wanted > self._batch_bytes:  # the first record is longer than half of this
             return buffer.find(separator, max(0, self._wanted // 2 - len(separator))) + 1
@@ -179,8 +180,12 @@ class ListingDecoder:
             batch = None
         buffer[0], buffer[end] = before, behind
         if batch is not None:
-            del buffer[:end]
+            self._consume(end)
         return batch
+
+    def _consume(self, size: int) -> None:
+        del self._buffer[:size]
+        self._first = _COMMA
 
     def _decode_array(self, array: memoryview) -> Batch | None:
         try:
@@ -215,14 +220,14 @@ class ListingDecoder:
             return True
         del buffer[: _behind_blanks(buffer, 0)]
         start = _behind_blanks(buffer, 1)
-        if buffer[:1] == b"[" and buffer[start : start + 1] == b"]":
+        if self._first == _OPENING and buffer[start : start + 1] == b"]":
             del buffer[:start]
         if buffer[:1] == b"]":
             if not _END.fullmatch(buffer):
                 raise DecodeError("the listing breaks off or goes on after its end")
             self._buffer = bytearray(bytes(buffer).translate(None, _BLANKS))
             return False
-        if buffer and buffer[0] not in b"[,":
+        if buffer and buffer[0] != self._first:
             raise DecodeError("the listing is not JSON: expected a comma between two elements")
         if start >= len(buffer):
             del buffer[1:]
@@ -239,13 +244,13 @@ class ListingDecoder:
                 end = self._read_elements(view, batch, final=final)
         except RecursionError:
             self._deep = DeepElement()
-            del self._buffer[0]
+            self._consume(1)
             return self._skip(self._deep, final=final)
         if not end:
             if final:
                 raise DecodeError("the listing is not JSON: it breaks off within an element")
             return None
-        del self._buffer[:end]
+        self._consume(end)
         return batch
 
     def _read_elements(self, view: memoryview, batch: Batch, *, final: bool) -> int:

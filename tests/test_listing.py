@@ -230,6 +230,9 @@ MALFORMED = {
     "a form feed in an empty list": b'{"software_deployments": [\x0c]}',
     "a vertical tab after a comma": b'{"software_deployments": [{"id": "a"},\x0b{"id": "b"}]}',
     "a form feed after the list": b'{"software_deployments": [{"id": "a"}]\x0c}',
+    "a bracket for a comma": b'{"software_deployments": ["a"["b"]}',
+    "a brace for a comma": b'{"software_deployments": [{"id": "a"}{"id": "b"}]}',
+    "a bracket for a comma, closed": b'{"software_deployments": [{"id": "a"}[{"id": "b"}]]}',
     "semicolon": b'{"software_deployments": [{"id": "a"};{"id": "b"}]}',
     "comment": b'{"software_deployments": [/* none */]}',
 }
@@ -639,7 +642,7 @@ def test_no_text_slows_the_decoding(style: Style, escaped: bool) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_every_text_is_read_however_it_is_cut(style: Style) -> None:
-    """The records of a real text keep their order, none is lost and none comes twice, in pieces and batches of any size."""
+    """Records with real texts keep their order, none is lost and none comes twice, whatever the pieces and batches."""
     for separator in (b",", b", ", b"\n,\r\n\t"):
         body = b'{"software_deployments": [' + separator.join(of_style(style)[:100]) + b"]}"
         ids = [each["id"] for each in json.loads(body)["software_deployments"]]

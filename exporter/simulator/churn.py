@@ -57,8 +57,8 @@ class Churn:
         self._ends: list[tuple[float, str]] = []
         self._known = list(world.deployments)
         self._places = [(project_id, server) for project_id, servers in world.servers.items() for server in servers]
-        # A few texts serve a whole world, so that a big one costs little memory. They come from another random generator,
-        # so that the same things happen whatever their style and size.
+        # A few texts serve a whole world, so that a big one costs little memory. They have a random generator of their
+        # own, so that the same things happen whatever their style and size.
         plan, chance = world.plan, random.Random(f"{world.plan.seed}/outputs")
         sizes = [int(plan.output_bytes * chance.uniform(0.5, 1.5)) for _ in range(64)]
         self._texts = [output(plan.output_style, size, chance) for size in sizes]

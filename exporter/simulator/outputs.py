@@ -1,4 +1,4 @@
-"""What deployments print and are given, in the styles that real clouds store: lines, JSON, lists of objects, any script."""
+"""Outputs and input values of deployments, in the styles that real clouds store."""
 
 from __future__ import annotations
 

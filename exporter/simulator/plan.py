@@ -19,7 +19,7 @@ class Plan:
     output_bytes: int = 400
     """The usual size of a deployment's stdout and stderr together."""
     output_style: Style = "mixed"
-    """What deployments print: `plain` lines, `ansible`'s JSON on one line, `nested` lists of objects (input values too),
+    """What deployments print: `plain` lines, JSON of `ansible` on one line, `nested` lists of objects (inputs too),
     `unicode` text of many scripts, which the API sends in UTF-8, or `mixed`, a quarter of each, with Heat's escapes."""
     history: float = 30 * 86400.0
     """How many seconds back the first deployments were created."""
