@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from bench.fleet import sums
-from bench.listings import pieces
+from bench.listings import Text, pieces
 from bench.processes import Scraper, beside, peak, resident
 from bench.serving import running
 from bench.table import Row
@@ -29,7 +29,7 @@ PORT = 19195
 _LONG = {"timeout": "30m", "silence": "10m"}
 
 
-async def _cloud(deployments: int, servers: int) -> None:
+async def _cloud(deployments: int, servers: int, text: Text) -> None:
     """A simulated cloud with one project, whose listing has so many deployments; prints its clouds.yaml."""
     from exporter.simulator import Plan, Simulator, build
 
@@ -40,7 +40,7 @@ async def _cloud(deployments: int, servers: int) -> None:
             return None
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
         await answer.prepare(request)
-        for piece in pieces(deployments, servers):
+        for piece in pieces(deployments, servers, text=text):
             await answer.write(piece)
         await answer.write_eof()
         return answer
@@ -98,16 +98,16 @@ async def _refresh(servers: int) -> None:
     print(json.dumps({"idle": idle, "growth": peak() - idle, "stall": longest, "cpu": cpu, "total": found.total}))
 
 
-def _environment(deployments: int, servers: int) -> AbstractContextManager[dict[str, str]]:
+def environment(deployments: int, servers: int, *, text: Text = "plain") -> AbstractContextManager[dict[str, str]]:
     """The environment of a process beside a cloud of this size."""
-    return beside([sys.executable, "-m", "bench.refreshing", "cloud", str(deployments), str(servers)])
+    return beside([sys.executable, "-m", "bench.refreshing", "cloud", str(deployments), str(servers), text])
 
 
-def measured(deployments: int, *, servers: int, series: int) -> dict[str, Any]:
+def measured(deployments: int, *, servers: int, series: int, text: Text = "plain") -> dict[str, Any]:
     """What one refresh of so many deployments on so many servers took, with series for so many of them."""
-    with _environment(deployments, servers) as environment:
+    with environment(deployments, servers, text=text) as variables:
         command = [sys.executable, "-m", "bench.refreshing", "refresh", str(series)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=variables)
     found: dict[str, Any] = json.loads(done.stdout)
     assert found["total"] == deployments
     return found
@@ -208,12 +208,12 @@ def stalls(*, runs: int) -> Row:
 
 def scrapes(deployments: int) -> Row:
     """Scrapes while a large refresh runs, against scrapes when it has ended."""
-    with _environment(deployments, 200_000) as environment, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with environment(deployments, 200_000) as variables, tempfile.TemporaryDirectory(prefix="bench-") as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(json.dumps(_settings(servers=0) | {"refresh": {**_LONG, "interval": "1h"}}))
         command = [sys.executable, "-m", "exporter", f"--config.file={config}", "--log.level=error"]
         with running(
-            *command, f"--web.listen-address=127.0.0.1:{PORT}", url=f"http://127.0.0.1:{PORT}/", env=environment
+            *command, f"--web.listen-address=127.0.0.1:{PORT}", url=f"http://127.0.0.1:{PORT}/", env=variables
         ):
             busy, idle = Scraper(PORT), Scraper(PORT)
             up = False
@@ -241,7 +241,7 @@ def scrapes(deployments: int) -> Row:
 if __name__ == "__main__":
     match sys.argv[1]:
         case "cloud":
-            asyncio.run(_cloud(int(sys.argv[2]), int(sys.argv[3])))
+            asyncio.run(_cloud(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))  # type: ignore[arg-type]
         case "hashes":
             _hashes(int(sys.argv[2]))
         case _:

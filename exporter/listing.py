@@ -220,8 +220,8 @@ class ListingDecoder:
             return True
         del buffer[: _behind_blanks(buffer, 0)]
         start = _behind_blanks(buffer, 1)
-        if self._first == _OPENING and buffer[start : start + 1] == b"]":
-            del buffer[:start]
+        if self._first == _OPENING and buffer[:1] == b"[" and buffer[start : start + 1] == b"]":
+            del buffer[:start]  # an empty list
         if buffer[:1] == b"]":
             if not _END.fullmatch(buffer):
                 raise DecodeError("the listing breaks off or goes on after its end")

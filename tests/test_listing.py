@@ -209,6 +209,7 @@ MALFORMED = {
     "list not closed": b'{"software_deployments": [{"id": "a"}}',
     "closed twice": b'{"software_deployments": [{"id": "a"}]}}',
     "list closed twice": b'{"software_deployments": [{"id": "a"}]]}',
+    "empty list closed twice": b'{"software_deployments": [    ] ]}',
     "closed the wrong way": b'{"software_deployments": [{"id": "a"]}}',
     "trailing text": b'{"software_deployments": [{"id": "a"}]} x',
     "trailing NUL": b'{"software_deployments": [{"id": "a"}]}\x00',
