@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench import decode, heat, many, memory, peers, refreshing, render, serving, starting
+from bench import decode, heat, many, memory, peers, refreshing, render, serving, starting, texts
 from bench.table import Row, shown, write
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -34,6 +34,9 @@ def main() -> None:
     for size, servers in ((10_000, 2_000),) if quick else ((1_000, 200), (10_000, 2_000), (100_000, 20_000)):
         measure(f"decoding {size:,} deployments", decode.rows(size, servers=servers, runs=runs))
     measure("ten times the deployments", [decode.growth(1_000 if quick else 10_000, servers=2_000, runs=runs)])
+    measure("decoding real texts", texts.rows(1_000 if quick else 10_000, servers=2_000, runs=runs))
+    sizes = (10_000, 2_000, 1) if quick else (100_000, 20_000, 3)
+    measure("refreshes of mixed text", texts.refreshes(*sizes))
     measure("rendering", render.rows(series, runs=runs))
     measure("memory of refreshes", refreshing.memory(large=large))
     measure("memory in the default configuration", memory.default(large=large))

@@ -1,4 +1,4 @@
-"""What deployments print, and how fast it is decoded: the same response with plain text, JSON, lists of objects, …"""
+"""Decoding responses whose deployments print plain text, JSON, lists of objects, or text of many scripts."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _longest_step(chunks: list[bytes]) -> float:
     return longest
 
 
-def refreshes(deployments: int, *, servers: int, runs: int) -> Iterator[Row]:
+def refreshes(deployments: int, servers: int, runs: int) -> Iterator[Row]:
     """A whole refresh of mixed text, beside reading and decoding the response whole, and beside plain text."""
     ours, plain, theirs = [], [], []
     for _ in range(runs):

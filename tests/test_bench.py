@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bench import quote
+from bench.listings import TEXTS, Text, body
 from bench.table import Row, shown
 from exporter.documentation import replaced
 
@@ -30,3 +31,16 @@ def test_what_misses_its_target_is_said(ratio: float, limit: bool, met: bool) ->
     table = quote.table({"machine": machine, "rows": [values | {"met": row.met}]})
     assert ("- this: too hard." in table) is not met
     assert f"{int(met)} of 1 targets are met" in table
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_only_the_texts_differ(text: Text) -> None:
+    """Responses that are compared have the same deployments and about the same size, and are the same each time."""
+    plain, other = (json.loads(body(64, 10, text=each))["software_deployments"] for each in ("plain", text))
+    texts = {"input_values": None, "output_values": None}
+    assert [each | texts for each in other] == [each | texts for each in plain]
+    codes = [[each["output_values"]["deploy_status_code"] for each in found] for found in (plain, other)]
+    assert codes[0] == codes[1]
+    assert len(body(64, 10, text=text)) == pytest.approx(len(body(64, 10)), rel=0.1)
+    assert body(64, 10, text=text) == body(64, 10, text=text)
+    assert body(64, 10, text=text).isascii() is (text != "unicode")
