@@ -28,17 +28,18 @@ _TOKEN: Final = re.compile(rb'"|[\[{]++|[\]}]++')
 def find_end(elements: memoryview, *, final: bool) -> int | None:
     """Return the offset of the first byte behind the first element and its blanks; None if the element is incomplete.
 
-    With `final`, no bytes follow. ValueError if the element is not JSON (or holds half a surrogate pair),
+    With `final`, no bytes follow. msgspec.DecodeError if the element is not JSON or has half a surrogate pair,
     RecursionError if it has too many levels.
     """
     try:
         value = memoryview(_ANY.decode(elements))
     except msgspec.DecodeError as error:
-        found = _POSITION.search(str(error))
+        message = str(error)
+        found = _POSITION.search(message)
         if found is None:  # "Input data was truncated"
             return None
         position = int(found[1])
-        if "trailing characters" in str(error):
+        if "trailing characters" in message:
             return position - 1
         if position >= len(elements):  # such as a number that ends with its point
             return None

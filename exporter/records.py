@@ -108,7 +108,9 @@ def read_record(element: memoryview | msgspec.Raw) -> Deployment | Rejection:
         pass
     try:
         found = _FIELDS.decode(element)
-    except msgspec.ValidationError:
+    except RecursionError:
+        return "too_deep"
+    except msgspec.DecodeError:
         return "not_object"
     fields = ((name, getattr(found, name)) for name in _RawDeployment.__struct_fields__)
     item = {name: _scalar(value) for name, value in fields if value is not _NULL}
