@@ -28,27 +28,36 @@ _TOKEN: Final = re.compile(rb'"|[\[{]++|[\]}]++')
 def find_end(elements: memoryview, *, final: bool) -> int | None:
     """Return the offset of the first byte behind the first element and its blanks; None if the element is incomplete.
 
-    With `final`, no bytes follow. msgspec.DecodeError if the element is not JSON or has half a surrogate pair,
-    RecursionError if it has too many levels.
+    With `final`, no bytes follow. msgspec.DecodeError if the element is not JSON, RecursionError if it has too many
+    levels. Halves of surrogate pairs are replaced in place (`replace_surrogates`).
     """
+    try:
+        return _skip(elements, final=final)
+    except msgspec.DecodeError:
+        changed = replace_surrogates(bytes(elements), final=final)
+        if changed is None:
+            raise
+    elements[:] = changed
+    return _skip(elements, final=final)
+
+
+def _skip(elements: memoryview, *, final: bool) -> int | None:
     try:
         value = memoryview(_ANY.decode(elements))
     except msgspec.DecodeError as error:
         message = str(error)
         found = _POSITION.search(message)
-        if found is None:  # "Input data was truncated"
-            return None
-        position = int(found[1])
-        if "trailing characters" in message:
-            return position - 1
-        if position >= len(elements):  # such as a number that ends with its point
+        if found is not None and "trailing characters" in message:
+            return int(found[1]) - 1
+        # Without a position the data "was truncated"; at its end, such as behind the point of a number, it is, too.
+        if not final and (found is None or int(found[1]) >= len(elements)):
             return None
         raise
     # More digits may follow those of a number.
     return None if not final and value[0] in _NUMBER else len(elements)
 
 
-def replace_surrogates(text: bytes | bytearray, *, final: bool) -> bytes | None:
+def replace_surrogates(text: bytes, *, final: bool) -> bytes | None:
     """Return JSON text with U+FFFD for each half of a surrogate pair, written as long as before; None if there is none.
 
     The text begins outside of strings. JSON can spell half a pair, but UTF-8 and msgspec cannot.
@@ -56,7 +65,7 @@ def replace_surrogates(text: bytes | bytearray, *, final: bool) -> bytes | None:
     if _HALF.search(text) is None:
         return None
     padding = b" " * 6 if final else b""
-    changed = _SURROGATE.sub(lambda found: found[1] + rb"\ufffd" if found[2] else found[0], bytes(text) + padding)
+    changed = _SURROGATE.sub(lambda found: found[1] + rb"\ufffd" if found[2] else found[0], text + padding)
     changed = changed[: len(text)]
     return None if changed == text else changed
 
