@@ -120,7 +120,8 @@ def decoded(*items: dict[str, Any]) -> list[Deployment]:
     """The records of a response with these."""
     decoder = ListingDecoder()
     body = json.dumps({"software_deployments": items}).encode()
-    return [record for batch in (*decoder.feed(body), *decoder.close()) for record in batch.records]
+    records = [record for batch in (*decoder.feed(body), *decoder.close()) for record in batch.records]
+    return [Deployment(*msgspec.structs.astuple(record)) for record in records]
 
 
 @pytest.mark.parametrize("field", ["server_id", "config_id", "status", "action"])
