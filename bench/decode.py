@@ -71,7 +71,7 @@ def refresh(chunks: list[bytes], rules: FoldOptions, *, before: Sum | None = Non
         fold.add(batch)
     fold.close()
     if before is None:
-        assert not fold.repeats(fold.counted())
+        assert not fold.repeats()
     else:
         assert fold.sum == before
     fold.finish()

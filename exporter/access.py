@@ -39,6 +39,8 @@ SERVICES: Final[tuple[Api, ...]] = ("orchestration", "compute")
 USER_AGENT: Final = f"heat-deployment-exporter/{__version__}"
 # A token is renewed this long before its end, or a tenth of its life before where that is shorter.
 RENEWAL_MARGIN: Final = 120.0
+STACK_USER_PROJECT: Final = "Heat stack user project"
+"""The description that Heat gives to a project for a stack's own users."""
 READ_BUFFER: Final = 256 * 1024
 
 
@@ -49,6 +51,8 @@ class Project(NamedTuple):
     name: str
     domain_id: str
     enabled: bool
+    stack_user: bool = False
+    """Whether Heat made it for a stack's own users, whose deployments are listed in the stack's project."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,8 @@ class Token:
     project_name: str
     domain_name: str
     """Of the project."""
-    roles: frozenset[str]
+    administrator: bool
+    """Whether Heat lists the deployments of every project to it, as far as its roles tell."""
     endpoints: Mapping[Api, str]
     """By service type, without a slash at their end, those that the catalog has."""
     renew_at: float
@@ -235,6 +240,10 @@ class CloudAccess:
         own = self.own_project
         return (None, own) if own and project_id in (None, own) else (project_id,)
 
+    def drop_token(self, project_id: str) -> None:
+        """Log in anew when the project's token is needed next."""
+        self._tokens.pop(project_id, None)
+
     def forget(self, project_id: str) -> None:
         """Drop what is kept for a project that is no longer watched."""
         if (renewal := self._renewals.get(project_id)) is not None:
@@ -271,7 +280,11 @@ class CloudAccess:
         try:
             return [
                 Project(
-                    str(each["id"]), str(each["name"]), str(each.get("domain_id")), each.get("enabled") is not False
+                    str(each["id"]),
+                    str(each["name"]),
+                    str(each.get("domain_id")),
+                    each.get("enabled") is not False,
+                    each.get("description") == STACK_USER_PROJECT,
                 )
                 for each in body["projects"]
             ]
@@ -310,7 +323,7 @@ class CloudAccess:
                 project_id=access.project_id or "",
                 project_name=access.project_name or "",
                 domain_name=access.project_domain_name or "",
-                roles=frozenset(access.role_names or ()),
+                administrator=_is_administrator(access),
                 endpoints={service: url for service in SERVICES if (url := self._endpoint(access, service))},
                 renew_at=started + life - min(RENEWAL_MARGIN, life / 10),
             )
@@ -461,6 +474,12 @@ class CloudAccess:
             raise DeadlineError(f"{text} {RAISE}", api="identity") from None
         finally:
             errand.end()
+
+
+def _is_administrator(access: Any) -> bool:
+    """Whether Heat's default policy takes the token of keystoneauth's AccessInfo for an administrator's."""
+    roles = {str(role).lower() for role in access.role_names or ()}
+    return "admin" in roles and access.is_admin_project is not False
 
 
 _OTHER_SCOPES: Final = frozenset(

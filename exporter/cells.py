@@ -245,12 +245,6 @@ class Foremost:
         if len(self._entries) == self._limit:
             self._last = self._entries[-1][0]
 
-    def merge(self, other: Foremost) -> None:
-        """Consider those of others too."""
-        more = other.size - len(other._entries)
-        self.add([(key, record) for key, _, record in other._entries])
-        self.size += more
-
     def first(self, limit: int) -> list[tuple[timedelta, Deployment]]:
         """The first of them, in order."""
         self._sort()

@@ -11,19 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import structlog
 
 from exporter import pace
-from exporter.access import CloudAccess, Project
-from exporter.claims import Claims
+from exporter.access import CloudAccess, Project, Token
+from exporter.administrators import SampleIndex
 from exporter.clock import Clock
 from exporter.config import Cloud, Config, NamedProject
-from exporter.errors import RAISE, AnswerError, DeadlineError, InternalError, RefreshError
+from exporter.errors import RAISE, AdministratorError, AnswerError, DeadlineError, InternalError, RefreshError
 from exporter.exposition import Block
 from exporter.families import CONFIGS, DURATIONS, FAMILIES, FINISHED, PROBLEMS, SERVERS
-from exporter.finishes import Finishes
 from exporter.fold import FoldOptions, server_filter
 from exporter.gate import Gate
 from exporter.naming import Desk, Manners
@@ -34,8 +34,6 @@ from exporter.stopwatch import Stopwatch
 from exporter.units import format_duration
 
 log = structlog.get_logger("cloud")
-
-SETTLING_ROUNDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +65,12 @@ class _Found(NamedTuple):
     """What the configuration names and the cloud has several of."""
 
 
+def _found_own(token: Token, others: Iterable[str]) -> _Found:
+    """Only the project that a token is scoped to; others are visible and not to be watched."""
+    own = Project(token.project_id, token.project_name, "", enabled=True)
+    return _Found([own], [], frozenset({own.id, *others}))
+
+
 class CloudWatch:
     """One cloud: its access, its projects, and the loop that finds them."""
 
@@ -86,8 +90,13 @@ class CloudWatch:
         self.found = False
         """Whether its projects were ever found."""
         self._stage = stage
-        self._claims = Claims()
-        self._finishes = Finishes()
+        self._samples = SampleIndex()
+        self._refused: set[str] = set()
+        """The ids of projects that are refused because their token is an administrator's."""
+        self._counts_all = ""
+        """The id of the project that counts the deployments of every project; "" if each counts its own."""
+        self._only = ""
+        """The id of the only project that a list in the configuration means, once it was found; "" else."""
         self._desk = Desk()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failures = 0
@@ -117,18 +126,15 @@ class CloudWatch:
                 server_filter=server_filter(config.servers.include, config.servers.exclude),
             ),
             clock=stage.clock,
-            sharded=whole.shard.total > 1,
             fit=stage.fit,
             render=stage.render,
             publish=self._project_changed,
             attempted=self._attempted,
-            claims=self._claims,
-            overlap=self._overlap,
-            hand_over=lambda winner, loser: self.projects[winner].gain(loser),
+            check_token=partial(self._check_token, self.access),
+            admit=self._admit,
             servers=config.servers.ids,
             requests_of_a_round=lambda: len(self.projects) * len(config.servers.ids or (None,)),
             families=stage.families,
-            finishes=self._finishes,
             duration_bounds=whole.buckets.duration,
             manners=self._manners() if whole.names else None,
         )
@@ -191,13 +197,16 @@ class CloudWatch:
         try:
             async with self.access.in_use(), Stopwatch(self.config.refresh.timeout) as stopwatch:
                 found = await self._find(stopwatch)
-            changed = self._take_over(found)
             self._taken = self.config
             self.found = True
+            changed = await self._take_over(found)
             if found.missing:
                 names = ", ".join(map(repr, found.missing))
                 error = AnswerError(f"no such project, or no role in it: {names}", api="identity", status=404)
             error = error or found.ambiguous
+            for project_id in self._refused:
+                self.access.drop_token(project_id)  # its roles may be others now
+                self.projects[project_id].readmit()
             await self._draw(changed)
         except RefreshError as failure:
             error = failure.alone()
@@ -238,14 +247,18 @@ class CloudWatch:
             token = await self.access.token(stopwatch=stopwatch)
             if not token.project_id:
                 raise AnswerError("the cloud entry is not scoped to a project", api="identity", status=404)
-            own = Project(token.project_id, token.project_name, "", enabled=True)
+            await self._apply_own_token(token)
             # Others were watched only because they were configured.
             before = self.projects if self._taken is not self.config else ()
-            return _Found([own], [], frozenset({own.id, *before}))
+            return _found_own(token, before)
         listed = await self.access.projects(stopwatch)
         visible = frozenset(project.id for project in listed if project.enabled)
         if wanted == "discover":
-            return _Found(listed, [], visible)
+            token = await self.access.token(stopwatch=stopwatch)
+            await self._apply_own_token(token)
+            if self._counts_all:
+                return _found_own(token, visible)
+            return _Found([project for project in listed if not project.stack_user], [], visible)
         found: dict[str, Project] = {}
         missing: list[str] = []
         ambiguous: AnswerError | None = None
@@ -261,6 +274,8 @@ class CloudWatch:
             elif not matches[0].enabled:
                 missing.append(f"{name} (disabled)")
             found |= {project.id: project for project in matches}
+        self._only = next(iter(found)) if len(found) == 1 and not missing and ambiguous is None else ""
+        await self._apply_own_token(await self.access.token(stopwatch=stopwatch))
         return _Found(list(found.values()), missing, visible, ambiguous)
 
     async def _resolve(
@@ -284,8 +299,8 @@ class CloudWatch:
                 ]
         return matches
 
-    def _take_over(self, found: _Found) -> list[ProjectWatch]:
-        """Watch these from now on, and no others. Returns the projects that are to be shown anew."""
+    async def _take_over(self, found: _Found) -> list[ProjectWatch]:
+        """Watch these from now on, and then no others. Returns the projects that are to be shown anew."""
         shard = self._stage.config.shard
         enabled = {
             project.id: project
@@ -293,9 +308,11 @@ class CloudWatch:
             if project.enabled and shard.owns(self.config.name, project.id)
         }
         disabled = {project.id for project in found.projects if not project.enabled}
-        for project_id in [known for known in self.projects if known not in enabled]:
-            gone: RemovalReason = "config" if project_id in found.visible else "gone"
-            self._remove(project_id, "disabled" if project_id in disabled else gone)
+        reasons: dict[str, RemovalReason] = {
+            known: "disabled" if known in disabled else "config" if known in found.visible else "gone"
+            for known in self.projects
+            if known not in enabled
+        }
         new: set[str] = set()
         for project in enabled.values():
             if (watch := self.projects.get(project.id)) is not None:
@@ -304,6 +321,7 @@ class CloudWatch:
             watch = ProjectWatch(ProjectKey(self.config.name, project.id), project.name, self._shared)
             self.projects[project.id] = watch
             new.add(project.id)
+        await self._remove_each(reasons)
         # A round takes as long as there are projects.
         return [watch for project_id, watch in self.projects.items() if watch.repace() or project_id in new]
 
@@ -312,6 +330,14 @@ class CloudWatch:
         for watch in watches:
             self._project_changed(watch)
             await asyncio.sleep(0)
+
+    async def _remove_each(self, reasons: Mapping[str, RemovalReason]) -> None:
+        """Remove these one by one, others having a turn in between: thousands take more than a second."""
+        for project_id, reason in reasons.items():
+            if project_id in self.projects:
+                self._remove(project_id, reason)
+                self._replace(self.state)  # the number of projects is that of those on the page
+                await asyncio.sleep(0)
 
     def _remove(self, project_id: str, reason: RemovalReason) -> None:
         watch = self.projects[project_id]
@@ -330,38 +356,93 @@ class CloudWatch:
         watch.attempted.set()  # its first attempt has ended too
         self.known.pop(project_id, None)
         self.access.forget(project_id)
-        self._claims.release(project_id)
-        self._finishes.release(project_id, overlapping=self._claims.overlapping)
+        self._samples.drop(project_id)
+        self._refused.discard(project_id)
         self._stage.forget_project(watch)
-
-    async def settle(self) -> None:
-        """Refresh the projects again, one after the other, until no deployment changes hands any more."""
-        claims = self._claims
-        for _ in range(SETTLING_ROUNDS):
-            before = {project: claims.of(project) for project in self.projects}
-            if not claims.overlapping:
-                return
-            for watch in list(self.projects.values()):
-                if watch.state.up:
-                    await watch.refresh()
-            if claims.settled and before == {project: claims.of(project) for project in self.projects}:
-                return
 
     def _start_new(self) -> None:
         for project_id, watch in self.projects.items():
             if project_id not in self._tasks:
                 self._tasks[project_id] = asyncio.create_task(watch.run(), name=f"refresh {'/'.join(watch.key)}")
 
-    def _overlap(self) -> None:
-        claims = self._claims
-        if not claims.overlapping:
-            claims.overlapping = True
+    async def _check_token(self, access: CloudAccess, token: Token) -> None:
+        """Called before Heat is asked with a token; raises AdministratorError if its response must not be counted."""
+        own = bool(token.project_id) and token.project_id == access.own_project
+        if own and access is self.access and await self._apply_own_token(token):
+            self._look_again.set()
+        if (error := self._refusal(token)) is not None:
+            raise error
+
+    async def _apply_own_token(self, token: Token) -> bool:
+        """Go by the newest token of the entry's own scope; whether this changes which projects are watched.
+
+        If it is an administrator's, the other projects are removed before this returns.
+        """
+        own, wanted = token.project_id, self.config.projects
+        counts_all = own if token.administrator and (wanted in ("discover", "current") or self._only == own) else ""
+        changed, self._counts_all = counts_all != self._counts_all, counts_all
+        if counts_all and changed:
             log.warning(
-                "a token shows other projects' deployments, as an admin's does; each is counted once, for the project"
-                " with the shortest listing; use a user with the role reader",
+                "the token is an administrator's: all deployments of the cloud are counted for its own project, and no"
+                " other project is watched; to see each project, use a user with the role reader",
                 cloud=self.config.name,
+                project_id=own,
+                project=token.project_name,
             )
-        self.state = replace(self.state, admin_token=True)
+        elif changed:
+            log.info("the token is no longer an administrator's", cloud=self.config.name, project_id=own)
+            # Others count their deployments again.
+            for project_id, watch in self.projects.items():
+                self._samples.drop(project_id)
+                watch.withdraw()
+        if counts_all:
+            await self._remove_each({known: "config" for known in self.projects if known != own})
+        if changed:
+            self._replace(self.state)
+        return changed
+
+    def _refusal(self, token: Token) -> AdministratorError | None:
+        """Why a response to this token must not be counted, if it is an administrator's."""
+        if not token.administrator or (token.project_id and token.project_id == self._counts_all):
+            return None
+        if token.project_id in self.projects:
+            self._refused.add(token.project_id)
+        return AdministratorError(
+            f"the token for project {token.project_name!r} has the role admin, so Heat would list the deployments of"
+            " every project",
+            api="identity",
+        )
+
+    def _admit(self, watch: ProjectWatch, token: Token, sample: tuple[int, ...]) -> AdministratorError | None:
+        """Called before the data of a response is shown; the error refuses it. Other projects that list nearly the same
+        deployments are refused if this one is admitted."""
+        project_id = watch.key.project_id
+        if self.projects.get(project_id) is not watch:
+            return None  # removed while its last refresh was under way
+        if (error := self._refusal(token)) is not None:
+            return error  # the own token has changed meanwhile
+        own = self.access.own_project
+        similar = self._samples.similar(project_id, sample)
+        kept = own if own in similar else min(project_id, *similar) if similar and project_id != own else project_id
+        if kept != project_id:
+            return self._refuse_similar(project_id, kept)
+        for other in similar:
+            self.projects[other].refuse(self._refuse_similar(other, project_id))
+        self._samples.put(project_id, sample)
+        self._refused.discard(project_id)
+        return None
+
+    def _refuse_similar(self, refused: str, kept: str) -> AdministratorError:
+        """Refuse a project that lists nearly the same deployments as another."""
+        self._samples.drop(refused)
+        self._refused.add(refused)
+        name = self.projects[kept].state.name
+        return AdministratorError(
+            f"Heat lists nearly the same deployments as for project {name!r} ({kept}), so the token has an"
+            " administrator's rights",
+            api="orchestration",
+            until_discovery=True,
+        )
 
     def _attempted(self, duration: float) -> None:
         self.state = replace(self.state, refresh_durations=observed(self.state.refresh_durations, duration))
@@ -385,6 +466,7 @@ class CloudWatch:
         self.state = replace(
             state,
             projects=dict(self._together),
+            admin_token=bool(self._counts_all or self._refused),
             requests=dict(traffic.requests),
             authentications=traffic.authentications,
         )

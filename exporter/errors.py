@@ -8,6 +8,7 @@
     ├── ProjectQueryError        an address means no project that is watched, or not clearly which one
     └── RefreshError             one attempt to fetch from a cloud failed; has `api` and `reason`
         ├── AnswerError          an HTTP status that is not 200
+        ├── AdministratorError   Heat lists every project's deployments to the token: forbidden
         ├── TransportError       no complete answer: dns, tls, connect
         ├── DeadlineError        no answer in time: timeout
         ├── DecodeError          an answer that is not exactly one documented envelope: decode
@@ -47,6 +48,8 @@ Reason = Literal[
 RETRY_AFTER_LIMIT: Final = 3600.0
 RAISE: Final = "for all clouds or under this cloud's own `refresh`"
 """Where a deadline can be made longer."""
+REMEDY: Final = "use a user with the role reader"
+"""How to avoid an administrator's token."""
 MESSAGE_LENGTH: Final = 1000
 """So many characters of what a cloud said are enough for a log and a page."""
 
@@ -108,6 +111,17 @@ class AnswerError(RefreshError):
             retry_after=parse_retry_after(retry_after, now=_date(date)),
         )
         self.status = status
+
+
+class AdministratorError(RefreshError):
+    """Heat lists the deployments of every project to this project's token, so none of them is counted here.
+
+    `until_discovery` is whether the project is not asked again before the next discovery.
+    """
+
+    def __init__(self, message: str, *, api: Api, until_discovery: bool = False) -> None:
+        super().__init__(f"{message}; {REMEDY}", api=api, reason="forbidden")
+        self.until_discovery = until_discovery
 
 
 class TransportError(RefreshError):

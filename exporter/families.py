@@ -441,7 +441,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         name="heat_cloud_admin_token",
         kind="gauge",
         scope="cloud",
-        help="1 once a listing showed other projects' deployments, as an admin's token does.",
+        help="Whether an administrator's token is in use (1), to which Heat lists the deployments of every project.",
         rows=_one(lambda state: int(state.admin_token)),
     ),
     Family(

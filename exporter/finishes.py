@@ -94,15 +94,14 @@ class Sightings:
     """Collects, batch by batch, what one listing shows. Without a memory it only takes note: the first listing after
     a start does not tell what is new."""
 
-    def __init__(self, memory: Memory | None, *, asked_at: float, newest: datetime | None = None) -> None:
+    def __init__(self, memory: Memory | None, *, asked_at: float) -> None:
         self._memory = memory
         self._asked_at = asked_at
         self._finishes: list[Finish] = []
         self._marks: dict[int, datetime] = {}
         self._running: dict[int, datetime | None] = {}
         self._running_ids: set[int] = set()
-        self.newest = newest
-        """The latest change so far, also of deployments that other projects count."""
+        self._newest: datetime | None = None
         self._listed = 0
 
     def revisited(self, hashes: Iterable[int]) -> frozenset[int]:
@@ -121,7 +120,8 @@ class Sightings:
     ) -> None:
         """Look at deployments with this status: the latest of their changes, whether any has no time of change, and
         which of them (and of others) were IN_PROGRESS."""
-        self.see(newest)
+        if newest is not None and (self._newest is None or newest > self._newest):
+            self._newest = newest
         if status == "IN_PROGRESS":
             self._run(records)
         elif status in FINAL:
@@ -151,12 +151,7 @@ class Sightings:
     def _floor(self) -> datetime:
         if self._memory is not None:
             return self._memory.floor
-        return _horizon(self.newest, self._asked_at)
-
-    def see(self, newest: datetime | None) -> None:
-        """Take note of a time of change, whosever it is."""
-        if newest is not None and (self.newest is None or newest > self.newest):
-            self.newest = newest
+        return _horizon(self._newest, self._asked_at)
 
     def _run(self, records: Sequence[Deployment]) -> None:
         before = self._memory.running if self._memory is not None else {}
@@ -183,15 +178,6 @@ class Sightings:
             seconds = max(0.0, (changed - start).total_seconds()) if changed and start else None
             self._finishes.append(Finish(mark, record.status or "", record.action or "", seconds, record.id))
 
-    def merge(self, other: Sightings) -> None:
-        """Take over what was seen apart of the same listing."""
-        self._finishes += other._finishes
-        self._marks |= other._marks
-        self._running |= other._running
-        self._running_ids |= other._running_ids
-        self._listed += other._listed
-        self.see(other.newest)
-
     def result(self) -> Sighted:
         """Everything together."""
         return Sighted(
@@ -199,7 +185,7 @@ class Sightings:
             self._marks,
             self._running,
             frozenset(self._running_ids),
-            self.newest,
+            self._newest,
             self._listed,
             self._memory,
         )
@@ -225,9 +211,8 @@ def _horizon(newest: datetime | None, asked_at: float) -> datetime:
     return newest - WINDOW if newest - _FIRST > WINDOW else _FIRST
 
 
-def remember(memory: Memory | None, sighted: Sighted, *, asked_at: float, beside: bool = False) -> Memory:
-    """What to remember after a listing that was asked for at this Unix time; or `beside` it, after a part of the
-    listing that was seen apart."""
+def remember(memory: Memory | None, sighted: Sighted, *, asked_at: float) -> Memory:
+    """What to remember after a listing that was asked for at this Unix time."""
     floor, settled = _horizon(sighted.newest, asked_at), sighted.newest is not None
     memory = memory or Memory(floor, settled=settled)
     if memory.settled:
@@ -237,9 +222,6 @@ def remember(memory: Memory | None, sighted: Sighted, *, asked_at: float, beside
     if len(departed) > limit:
         departed = dict(nlargest(limit, departed.items(), key=itemgetter(1)))
     known = departed | {mark: at for mark, at in sighted.marks.items() if at >= floor}
-    if beside:
-        running = {**memory.running, **sighted.running}
-        return Memory(floor, settled, known, running, memory.running_ids | sighted.running_ids)
     return Memory(floor, settled, known, sighted.running, sighted.running_ids)
 
 
@@ -297,73 +279,18 @@ def digest(
 
 
 class Events(NamedTuple):
-    """What one listing told of finishes, counted, and what to remember of it."""
+    """What one response told of completions, counted, and what to remember of it."""
 
-    sighted: Sighted
-    bounds: tuple[float, ...]
-    asked_at: float
-    beside: bool
     digests: tuple[Digest, ...]
     memory: Memory
 
 
 def events(
-    sighted: Sighted,
-    *,
-    bounds: tuple[float, ...],
-    asked_at: float,
-    named: AbstractSet[str] = frozenset(),
-    beside: bool = False,
+    sighted: Sighted, *, bounds: tuple[float, ...], asked_at: float, named: AbstractSet[str] = frozenset()
 ) -> Events:
-    """What a response that was asked for at this Unix time told (`named`: as for `digest`); or what a part of it did
-    that was seen apart."""
+    """What a response that was asked for at this Unix time told (`named`: as for `digest`)."""
     digests = digest(sighted.finishes, bounds=bounds, asked_at=asked_at, named=named)
-    memory = remember(sighted.base, sighted, asked_at=asked_at, beside=beside)
-    return Events(sighted, bounds, asked_at, beside, digests, memory)
-
-
-class Finishes:
-    """The memories of one cloud's projects."""
-
-    def __init__(self) -> None:
-        self._memories: dict[str, Memory] = {}
-        self._left: dict[int, datetime] = {}
-        """Of projects that are gone, whose deployments others may list."""
-
-    def memory(self, project: str) -> Memory | None:
-        """What is remembered of a project; None before its first listing."""
-        return self._memories.get(project)
-
-    def admit(self, project: str, events: Events, *, overlapping: bool) -> tuple[Digest, ...]:
-        """What a project counts of what its listing told: not what another project has counted (where listings
-        overlap), nor what it has itself meanwhile, having taken over a part of an earlier listing."""
-        sighted, base, current = events.sighted, events.sighted.base, self._memories.get(project)
-        marks = frozenset(finish.mark for finish in sighted.finishes)
-        told = self._told(project, marks) if overlapping else frozenset[int]()
-        self._memories[project] = events.memory
-        if current is not None and current is not base:
-            told |= {mark for mark in marks & current.known.keys() if base is None or mark not in base.known}
-            self._memories[project] = remember(current, sighted, asked_at=events.asked_at, beside=events.beside)
-        if not told:
-            return events.digests
-        untold = [finish for finish in sighted.finishes if finish.mark not in told]
-        return digest(untold, bounds=events.bounds, asked_at=events.asked_at)
-
-    def _told(self, project: str, marks: frozenset[int]) -> frozenset[int]:
-        known = [self._left, *(memory.known for other, memory in self._memories.items() if other != project)]
-        return frozenset().union(*(each.keys() & marks for each in known)) if marks else marks
-
-    def restart(self, project: str) -> None:
-        """The project's next listing is as its first: it may show more than before that is no news."""
-        self._memories.pop(project, None)
-
-    def release(self, project: str, *, overlapping: bool) -> None:
-        """A project is gone; where listings overlap, what it counted is still not to be counted again."""
-        memory = self._memories.pop(project, None)
-        if memory is not None and overlapping:
-            left = self._left | dict(memory.known)
-            left = {mark: at for mark, at in left.items() if at >= memory.floor}
-            self._left = dict(nlargest(DEPARTED_LIMIT, left.items(), key=itemgetter(1)))
+    return Events(digests, remember(sighted.base, sighted, asked_at=asked_at))
 
 
 Cell = tuple[str, str]

@@ -255,10 +255,7 @@ class Fleet:
         return cloud.projects.get(key.project_id) if cloud is not None else None
 
     async def once(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Find all projects and refresh each of them once; `progress` hears how many are done of how many.
-
-        Where listings overlap, their projects are asked again until every deployment is where it belongs.
-        """
+        """Find all projects and refresh each of them once; `progress` hears how many are done of how many."""
         await asyncio.gather(*(cloud.discover() for cloud in self.clouds.values()))
         watches = list(self.watches())
         done = 0
@@ -271,8 +268,6 @@ class Fleet:
 
         progress(0, len(watches))
         await asyncio.gather(*map(refresh, watches))
-        for cloud in self.clouds.values():
-            await cloud.settle()
 
         async def name(watch: ProjectWatch) -> None:
             async with self.gate.turn(watch.key.cloud, slow=False):

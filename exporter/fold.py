@@ -19,9 +19,8 @@ from operator import attrgetter, itemgetter
 from typing import Final
 
 from exporter.cells import ZERO, Ages, Cell, Codes, Foremost, Labels
-from exporter.claims import Guard
 from exporter.finishes import Memory, Sighted, Sightings
-from exporter.hashes import Gathered, Sum, ordered, repeated
+from exporter.hashes import Gathered, Smallest, Sum, repeated
 from exporter.names import UNKNOWN, ConfigTally
 from exporter.records import Batch, Deployment, exit_code
 from exporter.snapshot import (
@@ -123,16 +122,11 @@ class Fold:
         options: FoldOptions,
         *,
         asked_at: float,
-        guard: Guard | None = None,
         names: bool = False,
         memory: Memory | None = None,
         compact: bool = False,
     ) -> None:
         """`names`: whether configs have names or will have; `memory` is what is remembered of earlier listings."""
-        self.guard = guard or Guard()
-        """Which deployments are left to other projects."""
-        self.contested: dict[str, Fold] = {}
-        """What was met of projects that this one outranks, counted apart."""
         self._options = options
         self.asked_at = asked_at
         """When the listing was asked for, Unix time."""
@@ -154,8 +148,8 @@ class Fold:
         self._troubled: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._duplicates = 0
-        self._compact = compact
         self._seen: set[int] | Gathered = Gathered() if compact else set()
+        self._smallest = Smallest()
         self._pending: list[Deployment] = []
         self._batches = 0
         """How many came since no record waited."""
@@ -163,7 +157,6 @@ class Fold:
         """Records by status and action, until there are enough of these to be counted. Not by both at once: a pair made
         for each record takes longer."""
         self._names = names
-        self._memory = memory
         self._failed = Foremost(options.problems)
         self._stuck = Foremost(options.problems)
         self._configs: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
@@ -186,8 +179,6 @@ class Fold:
         """There are no more batches: what was met and counted is now complete."""
         self._count_pending()
         self._count_groups()
-        for fold in self.contested.values():
-            fold.close()
 
     def _count_pending(self) -> None:
         records, self._pending = self._pending, []
@@ -247,93 +238,43 @@ class Fold:
             self._batches = 0
 
     def _fresh(self, records: list[Deployment]) -> list[Deployment]:
-        """The records whose id was not met before and that are not left to others; the first of an id counts."""
+        """The records whose id was not met before; the first of an id counts."""
         hashes = [hash(record.id) for record in records]
         self._revisited = self._sightings.revisited(hashes)
+        self._smallest.add(hashes)
         seen = self._seen
         if isinstance(seen, Gathered):
             seen.extend(hashes)
             return records
         if seen.isdisjoint(hashes) and len(set(hashes)) == len(hashes):
             seen.update(hashes)
-            return self._unclaimed(hashes, records) if self.guard.claimed else records
+            return records
         fresh = []
-        fresh_hashes = []
         for identity, record in zip(hashes, records):
             if identity not in seen:
                 seen.add(identity)
                 fresh.append(record)
-                fresh_hashes.append(identity)
         self._duplicates += len(records) - len(fresh)
-        return self._unclaimed(fresh_hashes, fresh) if self.guard.claimed else fresh
-
-    def _unclaimed(self, hashes: list[int], records: list[Deployment]) -> list[Deployment]:
-        own = []
-        contested: defaultdict[str, list[Deployment]] = defaultdict(list)
-        for identity, record in zip(hashes, records):
-            if (claimer := self.guard.claimed.get(identity)) is None:
-                own.append(record)
-            elif claimer in self.guard.outranked:
-                contested[claimer].append(record)
-        self._duplicates += len(records) - len(own)
-        if self._options.finishes and len(own) < len(records):
-            # How far the cloud's time has come does not depend on who counts what.
-            times = (record.updated_time or record.creation_time for record in records)
-            self._sightings.see(max((each for each in times if each is not None), default=None))
-        for claimer, group in contested.items():
-            if claimer not in self.contested:
-                self.contested[claimer] = Fold(
-                    self._options, asked_at=self.asked_at, names=self._names, memory=self._memory
-                )
-            self.contested[claimer].add(Batch(group, []))
-        return own
+        return fresh
 
     @property
     def listed(self) -> int:
         """How many different deployments the listing has."""
         return len(self._seen)
 
-    def counted(self) -> array[int]:
-        """The hashes of the deployments that this fold counts, sorted."""
-        claimed = self.guard.claimed
-        if claimed:
-            return ordered(each for each in self._seen if each not in claimed)
-        return self._seen.ordered() if isinstance(self._seen, Gathered) else ordered(self._seen)
-
     @property
     def sum(self) -> Sum | None:
-        """By which the deployments that a compact fold counts are known again; None: not at all."""
-        return self._seen.sum if isinstance(self._seen, Gathered) and not self.guard.claimed else None
+        """Identifies the ids that a compact fold counted; None if the fold is not compact."""
+        return self._seen.sum if isinstance(self._seen, Gathered) else None
 
-    def repeats(self, counted: array[int]) -> bool:
-        """Whether a compact fold was wrong to take it that no deployment is shown twice, as these hashes tell."""
-        return self._compact and repeated(counted)
+    @property
+    def sample(self) -> tuple[int, ...]:
+        """The smallest hashes of the deployments' ids, sorted: similar responses have similar samples."""
+        return self._smallest.values
 
-    def disclaim(self) -> None:
-        """Count nothing after all: every deployment turned out to be shown by other projects."""
-        self._duplicates += sum(cell.count for cell in self._cells.values())
-        self.guard = self.guard._replace(claimed=dict.fromkeys(self._seen, ""))
-        self._cells = {}
-        self._troubled.clear()
-        self._failed, self._stuck = Foremost(self._options.problems), Foremost(self._options.problems)
-        del self._stuck_configs[:]
-        self._configs.clear()
-        self._sightings = Sightings(self._memory, asked_at=self.asked_at, newest=self._sightings.newest)
-
-    def merge(self, other: Fold) -> None:
-        """Count also what a contested fold of the same listing counts."""
-        for key, cell in other._cells.items():
-            if key not in self._cells:
-                self._cells[key] = Cell(self._bounds)
-            self._cells[key].merge(cell)
-        self._troubled.update(other._troubled)
-        self._failed.merge(other._failed)
-        self._stuck.merge(other._stuck)
-        self._stuck_configs.extend(other._stuck_configs)
-        for status, hashes in other._configs.items():
-            self._configs[status].extend(hashes)
-        self._sightings.merge(other._sightings)
-        self._duplicates -= other.listed
+    def repeats(self) -> bool:
+        """Whether a compact fold counted a deployment more than once, because the response contains duplicates."""
+        return isinstance(self._seen, Gathered) and repeated(self._seen.ordered())
 
     def _count(self, status: str, action: str, group: list[Deployment]) -> None:
         options, now = self._options, self._now

@@ -1,4 +1,4 @@
-"""Many 64-bit hashes, eight bytes each: sorted, compared and met with each other in steps.
+"""64-bit hashes of many ids, eight bytes each, to find duplicates in a response and to compare it with others.
 
 A set of as many takes ten times the memory, and one call on all of them would hold the interpreter's lock, and with it
 the event loop, for as long as it lasts.
@@ -7,14 +7,13 @@ the event loop, for as long as it lasts.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from exporter.steps import STEP, in_steps
+from exporter.steps import STEP
 
-# Up to so many are looked up one by one.
-FEW: Final = 8
+SAMPLE_SIZE: Final = 64
+"""How many of the smallest hashes represent a response."""
 # The memory of so many is the system's again as soon as they are let go.
 _RUN: Final = 32 * 1024
 _COARSE: Final = 128 * 1024
@@ -41,9 +40,6 @@ class Gathered:
 
     def __len__(self) -> int:
         return self.sum.size
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.ordered())
 
     def extend(self, hashes: Collection[int]) -> None:
         """Add some more, before they are sorted."""
@@ -81,46 +77,32 @@ def _parted(runs: list[array[int]], bits: int, *, after: int) -> list[array[int]
     return parts
 
 
-def ordered(hashes: Iterable[int]) -> array[int]:
-    """The hashes, sorted."""
-    gathered = Gathered()
-    for run in in_steps(hashes):
-        gathered.extend(run)
-    return gathered.ordered()
-
-
 def repeated(hashes: array[int]) -> bool:
-    """Whether any of the hashes, which are sorted, stands there twice."""
-    return any(len(set(run)) < len(run) for run in _runs(hashes, overlap=1))
+    """Whether any of the hashes, which are sorted, occurs twice."""
+    runs = (hashes[start : start + STEP + 1] for start in range(0, len(hashes), STEP))
+    return any(len(set(run)) < len(run) for run in runs)
 
 
-def without(hashes: array[int], others: array[int]) -> array[int]:
-    """Those of the hashes that are not among others; all are sorted, and so is the result."""
-    if not others:
-        return hashes
-    result = array("q")
-    for run in _runs(hashes):
-        result.extend(sorted(set(run).difference(_between(others, run))))
-    return result
+class Smallest:
+    """Collects the SAMPLE_SIZE smallest different hashes.
 
+    Which they are does not depend on the order, and two collections that share most of their hashes share most of the
+    smallest ones.
+    """
 
-def common(hashes: array[int], others: array[int]) -> array[int]:
-    """Those of the hashes that are among others; all are sorted, and so is the result."""
-    fewer, more = (hashes, others) if len(hashes) <= len(others) else (others, hashes)
-    if len(fewer) <= FEW:
-        places = ((each, bisect_left(more, each)) for each in fewer)
-        return array("q", [each for each, place in places if place < len(more) and more[place] == each])
-    result = array("q")
-    for run in _runs(fewer):
-        result.extend(sorted(set(run).intersection(_between(more, run))))
-    return result
+    __slots__ = ("_limit", "values")
 
+    def __init__(self) -> None:
+        self.values: tuple[int, ...] = ()
+        """The smallest hashes so far, sorted."""
+        self._limit: int | None = None
+        """Only a smaller hash is added; None while there are fewer than SAMPLE_SIZE."""
 
-def _runs(hashes: array[int], *, overlap: int = 0) -> Iterator[array[int]]:
-    for start in range(0, len(hashes), STEP):
-        yield hashes[start : start + STEP + overlap]
-
-
-def _between(hashes: array[int], run: array[int]) -> array[int]:
-    """Those of the hashes that lie within a run's span."""
-    return hashes[bisect_left(hashes, run[0]) : bisect_right(hashes, run[-1])]
+    def add(self, hashes: Collection[int]) -> None:
+        """Consider more hashes."""
+        if (limit := self._limit) is not None:
+            hashes = [each for each in hashes if each < limit]
+        if hashes:
+            self.values = tuple(sorted({*self.values, *hashes})[:SAMPLE_SIZE])
+            if len(self.values) == SAMPLE_SIZE:
+                self._limit = self.values[-1]

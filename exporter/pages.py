@@ -16,7 +16,7 @@ from exporter import __version__
 from exporter.assets import address
 from exporter.snapshot import ConfigName, Problem, ProblemRow, Snapshot
 from exporter.state import CONDITIONS, ProjectKey, ProjectState
-from exporter.summary import CloudSummary, Counts, Overview, ProjectSummary, counts
+from exporter.summary import ADMINISTRATOR, CloudSummary, Counts, Overview, ProjectSummary, counts
 from exporter.units import format_duration, format_size
 from exporter.view import COLUMNS, SEVERITY, View
 
@@ -180,12 +180,7 @@ def _plural(number: int, noun: str) -> str:
 def _cloud(cloud: CloudSummary, projects: Iterable[int], now: float) -> str:
     parts = ", ".join(f"{count} {condition}" for condition, count in zip(CONDITIONS, projects) if count) or "none"
     found = f"{', last found' if cloud.error else ''} {_ago(cloud.found_at, now)} ago" if cloud.found_at else ""
-    warning = (
-        '<p class="warn">Its token shows other projects’ deployments, as an admin’s does; each is counted once. Use a'
-        " user with the role reader.</p>"
-        if cloud.admin_token
-        else ""
-    )
+    warning = f'<p class="warn">{text(ADMINISTRATOR)}</p>' if cloud.admin_token else ""
     address = urlencode({"cloud": cloud.name}, errors="replace")
     return (
         f'<tr><th scope="row"><a href="./?{text(address)}">{foreign(cloud.name)}</a>{warning}</th>'

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,16 +18,15 @@ import structlog
 
 from exporter import pace
 from exporter.access import CloudAccess, Token
-from exporter.claims import Claims
 from exporter.clock import Clock
 from exporter.config import CloudLimits, Refresh
-from exporter.errors import RAISE, AnswerError, Api, DeadlineError, InternalError, RefreshError
+from exporter.errors import RAISE, AdministratorError, AnswerError, Api, DeadlineError, InternalError, RefreshError
 from exporter.exposition import Block
 from exporter.families import CONFIG_NAMES, CONFIGS, SERVER_NAMES
-from exporter.finishes import Events, Finishes, Ledger, events
+from exporter.finishes import Events, Ledger, Memory, events
 from exporter.fold import Fold, FoldOptions
 from exporter.gate import Gate
-from exporter.hashes import Sum, ordered, without
+from exporter.hashes import Sum
 from exporter.names import NO_NAMES, ConfigTally, Names, NameTable, hashed, named
 from exporter.naming import Manners, Naming
 from exporter.orchestration import Listing
@@ -54,7 +52,6 @@ class Surroundings:
     limits: CloudLimits
     fold: FoldOptions
     clock: Clock
-    sharded: bool
     fit: Callable[[ProjectKey, Snapshot], Snapshot]
     """Cuts a snapshot to what the page has room for."""
     render: Callable[[ProjectState, Snapshot], Mapping[str, Block]]
@@ -63,18 +60,16 @@ class Surroundings:
     """Called after each change of a watch's state."""
     attempted: Callable[[float], None]
     """Called with each attempt's duration, before its outcome is published."""
-    claims: Claims
-    overlap: Callable[[], None]
-    """Called when two listings of the cloud turn out to show the same deployments."""
-    hand_over: Callable[[str, str], None]
-    """Called when a project (by id) gets the deployments that it wanted from another one."""
+    check_token: Callable[[Token], Awaitable[None]]
+    """Called before Heat is asked with a token; raises AdministratorError if it must not be."""
+    admit: Callable[[ProjectWatch, Token, tuple[int, ...]], AdministratorError | None]
+    """Called with a response's token and sample before its data is shown; the error refuses it."""
     servers: tuple[str, ...] | None
     """The only ones to ask for, each with a request of its own; None: one request for all."""
     requests_of_a_round: Callable[[], int]
     """How many listings the cloud is asked for in an interval, all projects together."""
     families: frozenset[str]
     """The names of those that the page has."""
-    finishes: Finishes
     duration_bounds: tuple[float, ...]
     manners: Manners | None
     """How to ask for names; None: not at all."""
@@ -95,7 +90,6 @@ class _Found(NamedTuple):
 
     shared: Surroundings
     """By which settings it was asked for."""
-    fold: Fold
     names: Names
     """Those that were known when it was counted."""
     tally: ConfigTally
@@ -109,9 +103,12 @@ class _Found(NamedTuple):
     """The data, before it is cut to what the page has room for."""
     snapshot: Snapshot
     blocks: Mapping[str, Block]
-    counted: array[int]
-    new: array[int]
-    """What was counted and not yet claimed."""
+    token: Token
+    """The response was requested with it."""
+    sample: tuple[int, ...]
+    """The smallest hashes of the deployments' ids."""
+    sum: Sum | None
+    """Identifies the ids of a response without duplicates."""
     repeats: bool
     """Whether what was counted is wrong, for the listing shows a deployment twice."""
 
@@ -141,10 +138,14 @@ class ProjectWatch:
         """Whether the log has it that the cloud sends what it was not asked for."""
         self._repeats = False
         """Whether a listing showed a deployment twice."""
-        self._claimed: tuple[array[int], Sum | None] = array("q"), None
-        """What the last refresh claimed, and by what it is known again."""
-        self._fold: Fold | None = None
-        """The last one, kept only in a cloud where deployments may change hands."""
+        self._distinct: Sum | None = None
+        """Identifies the ids of the last response, if it had no duplicates."""
+        self._memory: Memory | None = None
+        """What is remembered of earlier responses to find completions; None: the next response is as the first."""
+        self._administrator = False
+        """Whether these were requested with an administrator's token."""
+        self._suspended = False
+        """Whether Heat is not asked before the next discovery."""
         self._whole: Snapshot | None = None
         """The data before it was cut to what the page has room for."""
         self._tally = ConfigTally()
@@ -169,6 +170,9 @@ class ProjectWatch:
         loop = asyncio.get_running_loop()
         together = True
         while True:
+            if self._suspended:
+                await self._readmitted.wait()
+                together = True
             try:
                 started, error = await self.refresh()
             except Exception:
@@ -176,6 +180,8 @@ class ProjectWatch:
                 log.exception("internal error", cloud=self.key.cloud, project_id=self.key.project_id)
                 self._failures += 1
                 error = InternalError("see the log")
+            if self._suspended:
+                continue
             if error is not None:
                 delay = pace.retry_delay(
                     self._failures, self.state.interval, retry_after=error.retry_after, random=self._shared.random
@@ -194,7 +200,7 @@ class ProjectWatch:
             turn, missed = pace.next_turn(started + interval * place, interval, loop.time())
             if missed:
                 self._replace(replace(self.state, skipped=self.state.skipped + missed))
-            while not await self._slept(turn - loop.time()):
+            while not await self._slept(turn - loop.time()) and not self._suspended:
                 longer, interval = self.state.interval > interval, self.state.interval
                 other, _ = pace.next_turn(started + interval * place, interval, loop.time())
                 turn = other if longer else min(turn, other)
@@ -233,12 +239,15 @@ class ProjectWatch:
                 error = InternalError(f"{type(failure).__name__}: {failure}", api=stage[0])
             duration = stopwatch.elapsed()
         shared.attempted(duration)
-        if found is not None and error is None:
-            self._succeeded(found, duration)
-        elif error is not None:
+        refused = shared.admit(self, found.token, found.sample) if found is not None and error is None else None
+        if refused is not None and refused.until_discovery:
+            self.refuse(refused, duration)
+        elif (error := error or refused) is not None:
             self._failed(error, duration)
+        elif found is not None:
+            self._succeeded(found, duration)
         self.attempted.set()
-        return started, error
+        return started, error or refused
 
     def expire(self) -> None:
         """Withdraw the data where it has become too old."""
@@ -254,11 +263,28 @@ class ProjectWatch:
                 project=state.name,
                 limit=format_duration(limit),
             )
-            self._blocks = {}
-            self._fold = self._whole = None
-            self._tally = ConfigTally()
-            self._shared.claims.release(self.key.project_id)
-            self._replace(replace(state, stale=True))
+            self.withdraw()
+
+    def withdraw(self) -> None:
+        """Show no data until the next success."""
+        self._blocks = {}
+        self._whole = None
+        self._tally = ConfigTally()
+        self._replace(replace(self.state, stale=True))
+
+    def refuse(self, error: AdministratorError, duration: float | None = None) -> None:
+        """Fail, show no data, and do not ask Heat before the next discovery."""
+        self._suspended = True
+        self._readmitted.clear()
+        self._repaced.set()
+        self.withdraw()
+        self._failed(error, self.state.duration or 0.0 if duration is None else duration)
+
+    def readmit(self) -> None:
+        """Ask Heat again if the project was refused; called after each discovery."""
+        if self._suspended:
+            self._suspended = False
+            self._readmitted.set()
 
     def take_blocks(self) -> Mapping[str, Block] | None:
         """The data as the page is to show it from now on, for whoever keeps it; None where it has not changed."""
@@ -272,15 +298,7 @@ class ProjectWatch:
             self.redraw()
 
     async def _fetch(self, shared: Surroundings, stopwatch: Stopwatch, stage: list[Api]) -> _Found:
-        access = shared.access
-        token = await access.token(self.key.project_id, stopwatch=stopwatch)
-        if shared.sharded and "admin" in token.roles and self.key.project_id != access.own_project:
-            # Every shard would count the deployments of every project.
-            raise AnswerError(
-                "with several shards an admin's token can't be used: use a user with the role reader",
-                api="identity",
-                status=403,
-            )
+        token = await self._token(shared, stopwatch)
         try:
             stage[0] = "orchestration"
             return await self._list(shared, token, stopwatch)
@@ -289,23 +307,18 @@ class ProjectWatch:
                 raise
         # Revoked, or forgotten by Keystone: one renewal, one more try.
         stage[0] = "identity"
-        token = await access.token(self.key.project_id, stopwatch=stopwatch, rejected=token)
+        token = await self._token(shared, stopwatch, rejected=token)
         stage[0] = "orchestration"
         return await self._list(shared, token, stopwatch)
 
-    def gain(self, claimer: str) -> None:
-        """Count what was met of another project's deployments, which it has just given up."""
-        snapshot = self.state.shown
-        if self._fold is None or snapshot is None or (contested := self._fold.contested.pop(claimer, None)) is None:
-            return
-        self._fold.merge(contested)
-        bounds = self._shared.duration_bounds
-        told = events(contested.sighted(), bounds=bounds, asked_at=contested.asked_at, beside=True)
-        self.state = replace(self.state, ledger=self._counted(told))
-        self._tally = self._fold.tally().named_by(self._named_with.configs)
-        whole = self._fold.finish(response_bytes=snapshot.response_bytes)
-        self._whole = self._named(self._shared, whole, self._tally, self._named_with)
-        self._show(self._shared.fit(self.key, self._whole))
+    async def _token(self, shared: Surroundings, stopwatch: Stopwatch, *, rejected: Token | None = None) -> Token:
+        """The project's token; AdministratorError if Heat must not be asked with it."""
+        token = await shared.access.token(self.key.project_id, stopwatch=stopwatch, rejected=rejected)
+        if token.administrator and not shared.access.own_project:
+            # Whether it is the entry's own token is known only after a login for the entry's own scope.
+            await shared.access.token(stopwatch=stopwatch)
+        await shared.check_token(token)
+        return token
 
     def cut(self, rows: int) -> None:
         """Show at most so many series of servers."""
@@ -318,11 +331,12 @@ class ProjectWatch:
         if shared.access is not self._shared.access:
             # Other credentials or another address: what was wrong with the ones before says nothing of them.
             self._failures = 0
+            self._suspended = False
             self._readmitted.set()
             self._naming.reopen()
         if not _same_finishes(shared, self._shared):
             # The next listing may show what it did not before, though it is no news.
-            shared.finishes.restart(self.key.project_id)
+            self._memory = None
         if shared.servers != self._shared.servers:
             self._unfiltered = False
         if shared.duration_bounds != self._shared.duration_bounds and self.state.ledger is not None:
@@ -384,30 +398,20 @@ class ProjectWatch:
             # No Heat does that. Counted once more, and ever after, in the way that keeps all ids at hand.
             self._repeats = True
             found = await self._list_once(shared, token, stopwatch)
-        met = shared.claims.met(self.key.project_id, found.new)
-        if not met:
-            return found
-        shared.overlap()
-        if met < len(found.counted):
-            # Count once more, leaving out what others show. What they claim meanwhile is left out the next time.
-            return await self._list_once(shared, token, stopwatch)
-        found.fold.disclaim()
-        return await self._finish(shared, found.fold, found.names, found.size, found.listing_time, found.asked_steady)
+        return found
 
     async def _list_once(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
         await shared.access.admitted(stopwatch)
-        claims = shared.claims
-        guard = await run_beside(claims.overlapping, claims.guard(self.key.project_id), name="guard")
         began = stopwatch.elapsed()
         asked_steady = shared.clock.steady()
         names = self._known(shared)
         fold = Fold(
             shared.fold,
             asked_at=shared.clock.wall(),
-            guard=guard,
             names=names.matter,
-            memory=shared.finishes.memory(self.key.project_id),
-            compact=not self._repeats and not claims.overlapping,
+            # What only the one kind of token shows is no news to the other.
+            memory=self._memory if token.administrator is self._administrator else None,
+            compact=not self._repeats,
         )
         size = foreign = 0
         for number, server in enumerate(shared.servers or (None,)):
@@ -429,7 +433,7 @@ class ProjectWatch:
         listing_time = stopwatch.elapsed() - began  # without the waits between requests
         fold.close()
         self._tell_unfiltered(foreign)
-        return await self._finish(shared, fold, names, size, listing_time, asked_steady)
+        return await self._finish(shared, token, fold, names, size, listing_time, asked_steady)
 
     def _tell_unfiltered(self, foreign: int) -> None:
         """Say it where the cloud begins or ceases to send deployments of servers that it was not asked for."""
@@ -454,32 +458,35 @@ class ProjectWatch:
             )
 
     async def _finish(
-        self, shared: Surroundings, fold: Fold, names: Names, size: int, listing_time: float, asked_steady: float
+        self,
+        shared: Surroundings,
+        token: Token,
+        fold: Fold,
+        names: Names,
+        size: int,
+        listing_time: float,
+        asked_steady: float,
     ) -> _Found:
         """What a fold found, ready to be shown; a large one is finished beside the event loop."""
-        own = shared.claims.of(self.key.project_id)
-        # Mostly a listing has the deployments of the one before: then nothing is sorted, nor looked up.
-        known = fold.sum is not None and self._claimed[0] is own and self._claimed[1] == fold.sum
+        # Mostly a response has the same ids as the previous one: then nothing is sorted.
+        known = fold.sum is not None and fold.sum == self._distinct
 
         overgrown = self._naming.overgrown(fold.listed)
         named_actions = (self.state.ledger or Ledger()).undocumented
 
-        def count() -> tuple[Snapshot, ConfigTally, NameTable[ConfigName], Events, array[int], array[int], bool]:
-            counted = own if known else fold.counted()
+        def count() -> tuple[Snapshot, ConfigTally, NameTable[ConfigName], Events, bool]:
             tally = fold.tally()
             kept = names.configs.only(tally.unnamed.values()) if overgrown else names.configs
             tally = tally.named_by(names.configs)
             whole = self._named(shared, fold.finish(response_bytes=size), tally, names)
             told = events(fold.sighted(), bounds=shared.duration_bounds, asked_at=fold.asked_at, named=named_actions)
-            new = array("q") if known else without(counted, own)
-            return whole, tally, kept, told, counted, new, not known and fold.repeats(counted)
+            return whole, tally, kept, told, not known and fold.repeats()
 
         large = fold.listed > LARGE_LISTING
-        whole, tally, kept, told, counted, new, repeats = await run_beside(large, count, name="count")
+        whole, tally, kept, told, repeats = await run_beside(large, count, name="count")
         snapshot = shared.fit(self.key, whole)
         return _Found(
             shared=shared,
-            fold=fold,
             names=names,
             tally=tally,
             kept=kept,
@@ -490,8 +497,9 @@ class ProjectWatch:
             whole=whole,
             snapshot=snapshot,
             blocks=await run_beside(large, partial(shared.render, self.state, snapshot), name="render"),
-            counted=counted,
-            new=new,
+            token=token,
+            sample=fold.sample,
+            sum=fold.sum,
             repeats=repeats,
         )
 
@@ -580,29 +588,10 @@ class ProjectWatch:
 
     def _counted(self, told: Events) -> Ledger | None:
         """The finishes so far with those of a listing."""
-        shared = self._shared
-        if not shared.fold.finishes:
+        if not self._shared.fold.finishes:
             return None
-        digests = shared.finishes.admit(self.key.project_id, told, overlapping=shared.claims.overlapping)
-        return (self.state.ledger or Ledger()).with_more(digests)
-
-    def _settle(self, found: _Found) -> list[str]:
-        """Claim what was counted, and hand over what others should have: from here on no page shows it twice.
-
-        What others have handed over while it was being counted apart is claimed too; the result is by whom."""
-        claims = self._shared.claims
-        project = self.key.project_id
-        contested = {claimer: set(fold.counted()) for claimer, fold in found.fold.contested.items()}
-        gained = claims.gained(project, contested)
-        counted = found.counted
-        if gained:
-            counted = ordered(set(counted).union(*(contested.pop(each) for each in gained)))
-        gaining = claims.settle(project, counted, length=found.fold.listed, guard=found.fold.guard, contested=contested)
-        self._claimed = counted, None if gained else found.fold.sum
-        self._fold = found.fold if claims.overlapping else None
-        for other in gaining:
-            self._shared.hand_over(other, project)
-        return gained
+        self._memory = told.memory
+        return (self.state.ledger or Ledger()).with_more(told.digests)
 
     def _succeeded(self, found: _Found, duration: float) -> None:
         before = self.state
@@ -617,16 +606,14 @@ class ProjectWatch:
         self._whole, self._tally, self._named_with = found.whole, found.tally, found.names
         if found.kept is not found.names.configs:
             self._naming.keep(found.kept, of=found.names.configs)
-        gained = self._settle(found)
+        self._distinct, self._administrator = found.sum, found.token.administrator
+        self._suspended = False
         ledger = self._counted(found.events)
         if not _same_finishes(found.shared, self._shared):
             # Other settings came while it was under way: to the next listing, what this one did not show is no news.
-            self._shared.finishes.restart(self.key.project_id)
-        # Not before: what others are handed may cut what this project shows until now.
+            self._memory = None
         self._blocks = found.blocks
         self._replace(before.succeeded(found.snapshot, duration=duration, interval=interval, ledger=ledger))
-        for other in gained:
-            self.gain(other)
         if self._may_ask and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self.ask_for_names(), name=f"names {'/'.join(self.key)}")
 

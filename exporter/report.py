@@ -16,7 +16,7 @@ from rich.text import Text
 from exporter.fleet import Fleet
 from exporter.logs import visible
 from exporter.refresh import ProjectWatch
-from exporter.summary import Counts, cloud_summary, project_summary
+from exporter.summary import ADMINISTRATOR, Counts, cloud_summary, project_summary
 from exporter.units import format_size
 
 Output = Literal["table", "json"]
@@ -87,7 +87,8 @@ def complaints(fleet: Fleet) -> list[str]:
         for watch in fleet.watches()
         if watch.state.error
     ]
-    if not lines and not list(fleet.watches()):
+    # A shard may have no project of its own.
+    if not lines and not list(fleet.watches()) and fleet.config.shard.total == 1:
         lines.append("there is no project to watch")
     return lines
 
@@ -140,10 +141,7 @@ def summarize(fleet: Fleet, *, to: TextIO, output: Output = "table") -> bool:
         console.print(table(fleet))
     for cloud in fleet.clouds.values():
         if cloud.state.admin_token:
-            line = (
-                f"cloud {cloud.config.name!r}: its token shows other projects' deployments, as an admin's does; each is"
-                " counted once; use a user with the role reader"
-            )
+            line = f"cloud {cloud.config.name!r}: {ADMINISTRATOR}"
             console.print(_text(line), highlight=False)
     found = complaints(fleet)
     console = _console(sys.stderr)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Self
 
 from exporter.snapshot import Snapshot
 from exporter.state import CONDITIONS, CloudState, Condition, ProjectKey, ProjectState
 
+ADMINISTRATOR: Final = (
+    "An administrator's token is in use, to which Heat lists the deployments of every project. They are counted for the"
+    " cloud entry's own project only, and other projects are refused or not watched. To see each project, use a user"
+    " with the role reader."
+)
+"""What `heat_cloud_admin_token` means, and the remedy."""
 Discovery = Literal["pending", "found", "failed"]
 
 

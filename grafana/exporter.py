@@ -194,7 +194,7 @@ def dashboard() -> Dashboard:
                 ),
                 graph(
                     "Admin tokens",
-                    "Clouds in which the exporter sees every project's deployments in each listing; better a reader.",
+                    "Clouds in which the exporter uses an administrator's token; use a user with the role reader.",
                     query(f"max by (cloud) (heat_cloud_admin_token{{{CLOUD}}})", "{{cloud}}"),
                     unit="bool_yes_no",
                     maximum=1,

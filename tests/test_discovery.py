@@ -99,6 +99,56 @@ async def test_projects_by_id_and_by_name(cloud: Cloud):
     assert cloud.asked(SECOND) == 0
 
 
+@pytest.mark.parametrize("role", ["", "admin"])
+async def test_others_have_a_turn_while_many_projects_are_removed(cloud: Cloud, role: str):
+    """However many projects are gone or left out for an administrator, they are removed one by one, with a turn
+    for everything else between two of them."""
+    names = [cloud.add_project(f"project-{number}").name for number in range(8)]
+    user = cloud.world.user("monitor").id
+    seen: set[int] = set()
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        (clouds,) = fleet.clouds.values()
+        before = len(clouds.projects)
+        if role:
+            cloud.world.grant(user, cloud.project(FIRST).id, role)
+            cloud.revoke()
+        for name in () if role else names:
+            cloud.world.revoke(user, cloud.project(name).id, "reader")
+
+        async def look() -> None:
+            while True:
+                seen.add(len(clouds.projects))
+                await asyncio.sleep(0)
+
+        looking = asyncio.create_task(look())
+        await clouds.discover()
+        looking.cancel()
+        left = len(clouds.projects)
+    assert (before, left) == (len(names) + 2, 1 if role else 2)
+    assert seen == set(range(left, before + 1))
+
+
+async def test_projects_of_stack_users_are_not_discovered(cloud: Cloud):
+    """A project that Heat made for a stack's users is not watched unless a list names it: its deployments are listed in
+    the stack's own project."""
+    cloud.add_project("stack-users").description = "Heat stack user project"
+    cloud.world.add_deployment(
+        cloud.project(FIRST).id,
+        "server-1",
+        cloud.world.add_config(cloud.project(FIRST).id, "x").id,
+        stack_user_project_id=cloud.project("stack-users").id,
+    )
+    async with cloud.fleet() as fleet:
+        await fleet.once()
+        page = page_of(fleet)
+    assert {each.labels["project"] for each in page.select("heat_up")} == {FIRST, SECOND}
+    assert page.total("heat_software_deployments", project=FIRST) == 2
+    async with cloud.fleet(configuration(clouds=[{"cloud": "simulator", "projects": ["stack-users"]}])) as fleet:
+        await fleet.once()
+        assert page_of(fleet).total("heat_software_deployments", project="stack-users") == 1
+
+
 async def test_a_project_that_is_listed_twice_is_one(cloud: Cloud):
     """The same project by id and by name is watched once."""
     page = await once(cloud, [FIRST, cloud.project(FIRST).id, {"name": FIRST, "domain": "Default"}])

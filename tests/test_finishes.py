@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.finishes import DEPARTED_LIMIT, Digest, Events, Finish, Finishes, Ledger, Memory, digest, events, remember
+from exporter.finishes import DEPARTED_LIMIT, Digest, Finish, Ledger, Memory, digest, remember
 from exporter.fold import Fold
 from exporter.records import Batch, Deployment
 from exporter.snapshot import Distribution, Exemplar, Tally
@@ -271,77 +271,6 @@ def test_memory_is_bounded_where_clocks_are_wrong() -> None:
     assert watcher.memory is not None
     assert len(watcher.memory.known) == DEPARTED_LIMIT + 1000
     assert not watcher.see(future, at=at(20), batch=1000)
-
-
-class Listed:
-    """A project of a cloud whose listings overlap, as its refreshes drive the memories of all of them."""
-
-    def __init__(self, finishes: Finishes, name: str) -> None:
-        self.finishes, self.name = finishes, name
-
-    def told(self, records: Iterable[Deployment], *, at: datetime) -> Events:
-        """What a listing tells that begins now; it is counted later."""
-        fold = Fold(OPTIONS, asked_at=at.timestamp(), memory=self.finishes.memory(self.name))
-        fold.add(Batch(list(records), []))
-        return events(fold.sighted(), bounds=BOUNDS, asked_at=at.timestamp())
-
-    def count(self, told: Events) -> int:
-        """How many it then adds."""
-        return sum(each.tally.size for each in self.finishes.admit(self.name, told, overlapping=True))
-
-    def see(self, records: Iterable[Deployment], *, at: datetime) -> int:
-        """Both at once."""
-        return self.count(self.told(records, at=at))
-
-
-def test_a_project_is_counted_where_it_was_seen_first() -> None:
-    """What one project has counted is not news for another that lists it later, nor after the first is gone."""
-    finishes = Finishes()
-    one, two, three = (Listed(finishes, name) for name in ("one", "two", "three"))
-    for each in (one, two, three):
-        assert each.see([], at=at(0)) == 0
-    done = made("a", "COMPLETE", updated=10)
-    assert one.see([done], at=at(15)) == 1
-    assert two.see([done, made("b", "COMPLETE", updated=11)], at=at(20)) == 1
-    finishes.release("one", overlapping=True)
-    finishes.release("two", overlapping=True)
-    assert finishes.memory("one") is None
-    assert three.see([done, made("b", "COMPLETE", updated=11)], at=at(30)) == 0
-
-
-def test_what_was_taken_over_meanwhile_is_not_counted_again() -> None:
-    """Where a project has counted a finish while a listing of its own that shows it was under way, it counts once."""
-    project = Listed(Finishes(), "p")
-    project.see([made("a", "IN_PROGRESS")], at=at(0))
-    done = made("a", "COMPLETE", updated=10)
-    under_way = project.told([done, made("b", "FAILED", updated=11)], at=at(15))
-    assert project.see([done], at=at(14)) == 1
-    assert project.count(under_way) == 1
-    assert project.see([done, made("b", "FAILED", updated=11)], at=at(20)) == 0
-
-
-def test_marks_of_projects_that_are_gone_are_bounded() -> None:
-    """However many projects come and go, and whatever their clocks say, what is remembered of them is bounded."""
-    finishes = Finishes()
-    for number in range(30):
-        project = Listed(finishes, f"p{number}")
-        project.see([], at=at(0))
-        project.see([made(f"{number}-{each}", created=None) for each in range(1000)], at=at(1))
-        finishes.release(project.name, overlapping=True)
-    assert len(finishes._left) == DEPARTED_LIMIT
-
-
-def test_a_restart_counts_nothing_of_before() -> None:
-    """After a restart of the tracking the next listing is as the first."""
-    finishes = Finishes()
-    project = Listed(finishes, "p")
-    assert finishes.memory("p") is None
-    project.see([], at=at(0))
-    assert finishes.memory("p") is not None
-    finishes.restart("p")
-    assert finishes.memory("p") is None
-    assert project.see([made("a", updated=1)], at=at(5)) == 0
-    assert project.see([made("a", updated=1), made("b", updated=6)], at=at(10)) == 1
 
 
 @pytest.mark.parametrize(("ahead", "counted"), [(0, 1), (3000, 1), (-(10**7), 2)])

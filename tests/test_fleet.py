@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import inspect
-import random
 import re
 import sys
 import threading
@@ -21,12 +20,11 @@ from structlog.testing import capture_logs
 from exporter.cloud import CloudWatch
 from exporter.fleet import OWN_SERIES, SPARE_SHARE, Fleet
 from exporter.report import summarize
-from exporter.simulator import Plan, Project, Simulator, World, build
+from exporter.simulator import Plan, Simulator, World, build
 from tests import harness
 from tests.harness import (
     FIRST,
     ONCE,
-    PASSWORD,
     SECOND,
     Cloud,
     Exporter,
@@ -38,9 +36,7 @@ from tests.harness import (
     configuration,
     eventually,
     page_of,
-    run,
 )
-from tests.test_claims import owners
 
 cloud = harness.cloud
 pytestmark = harness.sdk_warning
@@ -232,22 +228,6 @@ def deploy_at(cloud: Cloud, *, created: float, code: object, **fields: Any) -> A
     return made
 
 
-# -- a token that sees everything
-
-
-def truth(cloud: Cloud) -> Counter[str]:
-    """How many deployments the cloud has, by status."""
-    return Counter(str(each.status) for each in cloud.world.deployments.values())
-
-
-def fill(cloud: Cloud) -> None:
-    """Deployments of each status in both projects and the administrator's."""
-    for name, number in ((FIRST, 3), (SECOND, 5), ("admin", 1)):
-        for status in ("COMPLETE", "FAILED", "IN_PROGRESS"):
-            for _ in range(number):
-                cloud.deploy(name, status=status, server=f"server-of-{name}")
-
-
 @asynccontextmanager
 async def scraping(exporter: Exporter, note: Callable[[Samples], None]) -> AsyncIterator[None]:
     """While this lasts, page after page is scraped and looked at; at least one is."""
@@ -267,50 +247,13 @@ async def scraping(exporter: Exporter, note: Callable[[Samples], None]) -> Async
         raise outcome
 
 
-async def test_an_administrator_s_token_counts_everything_once(cloud: Cloud):
-    """With a token that shows every project all deployments, sums are the truth, on every page, and the log says once
-    what is wrong."""
-    fill(cloud)
-    cloud.write(cloud.entry(user="admin"))
-    expected = truth(cloud)
-    sums: list[Counter[str]] = []
-    pages = 0
-
-    def note(page: Samples) -> None:
-        nonlocal pages
-        pages += 1
-        sums.append(Counter())
-        for each in page.select(DEPLOYMENTS):
-            sums[-1][each.labels["status"]] += int(each.value)
-
-    with capture_logs() as logs:
-        async with cloud.exporter() as exporter, scraping(exporter, note):
-            await exporter.fleet.wait_ready()
-            complete = len(sums)
-            page = await when(exporter, lambda page: all(each.value >= 10 for each in page.select(REFRESHES)))
-    assert all(each <= expected for each in sums)
-    assert all(+each == expected for each in sums[complete + 1 :])
-    assert len(sums) > complete + 10
-    # The listings are all alike, so everything is the project's with the lowest id.
-    lowest = min(project.id for project in cloud.world.projects.values() if project.enabled)
-    assert {each.labels["project_id"] for each in page.select(DEPLOYMENTS) if each.value} == {lowest}
-    assert page.cells(PER_SERVER, "project_id", server_id=f"server-of-{SECOND}", status="FAILED") == {lowest: 5}
-    assert [each.value for each in page.select("heat_up")] == [1, 1, 1]
-    assert len(page.select(DEPLOYMENTS)) == 3 * 15
-    assert page.value("heat_projects", state="fresh") == 3
-    assert page.value("heat_cloud_admin_token", cloud="sim") == 1
-    duplicates = {each.labels["project_id"]: each.value for each in page.select("heat_duplicate_records_total")}
-    assert all(number > 0 for project, number in duplicates.items() if project != lowest)
-    told = [line["event"] for line in logs if "admin" in line["event"]]
-    assert len(told) == 1
-    assert "reader" in told[0]
+# -- duplicates
 
 
 async def test_a_listing_of_as_many_as_before_is_not_taken_for_the_same(cloud: Cloud):
-    """However often a listing was the same, in whatever order: one deployment in the place of another is noticed, be it
-    one that another project shows or one that stands there twice."""
+    """However often a listing was the same, in whatever order: one deployment in the place of another is noticed if it
+    is one that stands there twice."""
     some = [cloud.deploy(FIRST, server=f"server-{number}") for number in range(6)]
-    theirs = cloud.deploy(SECOND, server="server-of-theirs")
     project = cloud.project(FIRST).id
     places = {"cloud": "sim", "project": FIRST}
 
@@ -335,20 +278,6 @@ async def test_a_listing_of_as_many_as_before_is_not_taken_for_the_same(cloud: C
         assert page.total(DEPLOYMENTS, **places) == 6
         assert page.value("heat_duplicate_records_total", **places) == 1
 
-    cloud.world.remove(some[2].id)
-    cloud.deploy(FIRST, server="server-6")
-    async with cloud.fleet() as fleet:
-        for _ in range(2):
-            await fleet.once()
-        before = page_of(fleet)
-        cloud.world.remove(some[4].id)
-        cloud.world.add_raw(project, theirs.render())
-        await fleet.once()
-        page = page_of(fleet)
-    assert before.value("heat_cloud_admin_token", cloud="sim") == 0
-    assert page.value("heat_cloud_admin_token", cloud="sim") == 1
-    assert page.total(DEPLOYMENTS) == before.total(DEPLOYMENTS) - 1
-
 
 async def test_an_ordinary_cloud_has_no_administrator_s_token(cloud: Cloud, capsys: pytest.CaptureFixture[str]):
     """Where no listings meet, the gauge is 0 and nothing is said, by `check` neither."""
@@ -361,115 +290,6 @@ async def test_an_ordinary_cloud_has_no_administrator_s_token(cloud: Cloud, caps
     shown = capsys.readouterr()
     assert FIRST in shown.out
     assert "admin" not in shown.out + shown.err
-
-
-async def test_check_names_an_administrator_s_token(cloud: Cloud):
-    """`check` says under its table, whatever is logged, that a token shows too much, and what to use instead; it is no
-    failure."""
-    fill(cloud)
-    cloud.write(cloud.entry(user="admin"))
-    done = await run("check", "--config.file", cloud.configure(), "--log.level", "error")
-    assert done.status == 0, done.stderr
-    assert done.stderr == ""
-    (line,) = [line for line in done.stdout.splitlines() if "admin's" in line]
-    assert "'sim'" in line
-    assert "reader" in line
-
-
-def mixed_world(seed: int) -> tuple[World, list[Project]]:
-    """A world whose user `mixed` is an administrator in one project and a reader in five others; some deployments are
-    seen in two of them, and one project is none of its."""
-    chance = random.Random(seed)
-    world = build(Plan(projects=7, disabled_projects=0, servers=7, deployments=0, churn=0, seed=seed))
-    user = world.add_user("mixed", PASSWORD)
-    projects = [project for project in world.projects.values() if project.name != "admin"]
-    *mine, alien = projects
-    for number, project in enumerate(mine):
-        world.grant(user.id, project.id, "admin" if number == seed % len(mine) else "reader")
-    for project in (*mine, alien):
-        config = world.add_config(project.id, "install").id
-        for number in range(chance.randrange(6)):
-            stack_user = chance.choice((*mine, None, None))
-            world.add_deployment(
-                project.id,
-                f"server-{number}",
-                config,
-                status=chance.choice(("COMPLETE", "FAILED", "IN_PROGRESS")),
-                stack_user_project_id=stack_user.id if stack_user not in (None, project) else None,
-            )
-    # Two listings that are the same, with nothing else in them: a tie.
-    one, other = mine[-1], mine[-2]
-    for deployment in [*world.visible(one.id), *world.visible(other.id)]:
-        if deployment.id in world.deployments:
-            world.remove(deployment.id)
-    for number in range(3):
-        world.add_deployment(one.id, f"tied-{number}", world.add_config(one.id, "x").id, stack_user_project_id=other.id)
-    return world, mine
-
-
-def belongings(world: World, mine: list[Project]) -> dict[str, Counter[tuple[str, str]]]:
-    """By the contract's words: each project's deployments by server and status."""
-    user = world.user("mixed").id
-    numbers = {deployment: number for number, deployment in enumerate(world.deployments)}
-    listings = {
-        project.id: frozenset(
-            numbers[each.id]
-            for each in world.visible(None if "admin" in world.roles_of(user, project.id) else project.id)
-        )
-        for project in mine
-    }
-    deployments = list(world.deployments.values())
-    return {
-        project: Counter((deployments[each].server_id, str(deployments[each].status)) for each in owned)
-        for project, owned in owners(listings).items()
-    }
-
-
-def shown(page: Samples, mine: list[Project]) -> dict[str, Counter[tuple[str, str]]]:
-    """What a page shows of the same."""
-    found: dict[str, Counter[tuple[str, str]]] = {project.id: Counter() for project in mine}
-    for each in page.select(PER_SERVER):
-        found[each.labels["project_id"]][each.labels["server_id"], each.labels["status"]] += int(each.value)
-    return found
-
-
-@pytest.mark.parametrize("seed", range(1, 7))
-async def test_once_settles_a_mixed_cloud(cloud: Cloud, seed: int):
-    """One round over listings that meet in many ways ends with each deployment where it belongs: with the shortest
-    listing, on a tie with the lowest id."""
-    world, mine = mixed_world(seed)
-    async with Simulator(world) as simulator:
-        mixed = Cloud(simulator, cloud.monkeypatch, cloud.folder)
-        mixed.write(mixed.entry(user="mixed"))
-        async with mixed.fleet() as fleet:
-            await fleet.once()
-            page = page_of(fleet)
-    assert shown(page, mine) == belongings(world, mine)
-    assert page.total(DEPLOYMENTS) == len(world.deployments)
-    assert page.total("heat_up") == len(mine)
-    assert page.value("heat_cloud_admin_token") == 1
-
-
-async def test_a_running_fleet_settles_a_mixed_cloud(cloud: Cloud):
-    """Refreshes in any order settle where `once` does, follow what moves, and no page ever counts anything twice."""
-    world, mine = mixed_world(7)
-    async with Simulator(world) as simulator:
-        mixed = Cloud(simulator, cloud.monkeypatch, cloud.folder)
-        mixed.write(mixed.entry(user="mixed"))
-        most = len(world.deployments)
-        async with mixed.exporter() as exporter:
-            await exporter.fleet.wait_ready()
-            totals: list[float] = []
-            async with scraping(exporter, lambda page: totals.append(page.total(DEPLOYMENTS))):
-                await when(exporter, lambda page: shown(page, mine) == belongings(world, mine))
-                # The smallest listing grows to be the second longest one: what it shares with another goes over.
-                for number in range(40):
-                    world.add_deployment(mine[-1].id, f"new-{number}", world.add_config(mine[-1].id, "x").id)
-                most = len(world.deployments)
-                page = await when(exporter, lambda page: shown(page, mine) == belongings(world, mine))
-    assert page.total(DEPLOYMENTS) == most
-    assert max(totals) <= most
-    assert len(totals) > 3
 
 
 # -- limits
@@ -799,13 +619,13 @@ def open_files() -> int:
 def held(fleet: Fleet) -> dict[str, int]:
     """How much the parts of a fleet keep."""
     (watch,) = fleet.clouds.values()
-    access, claims, page = watch.access, watch._claims, fleet.page
+    access, samples, page = watch.access, watch._samples, fleet.page
     shelves = {id(each.shelf): each.shelf for sections in page._sections.values() for each in sections}.values()
     return {
         "tokens": len(access._tokens),
         "plugins": len(access._plugins),
         "renewals": len(access._renewals),
-        "claims": len(claims._claims) + len(claims._lengths) + len(claims._wanted),
+        "samples": len(samples._samples) + len(samples._holders),
         "slots": len(page._slots) + len(page._free),
         "series": sum(len(each.numbers) for each in (fleet._bounded, fleet._others, fleet._wanted)),
         "conditions": len(watch._conditions),
@@ -822,7 +642,7 @@ REPLACED = 5
 
 async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
     """After ten rounds in each of which half of the projects were replaced, there is no series, task, token, plugin,
-    claim, block, thread or connection more than after the first."""
+    sample, block, thread or connection more than after the first."""
     names = [cloud.add_project(f"project-{number}").name for number in range(8)]
     for name in names:
         cloud.deploy(name, server=f"server-of-{name}")
@@ -865,7 +685,7 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
         assert max(fleet.page._slots.values()) <= len(wanted) + REPLACED + 2
         (watch,) = fleet.clouds.values()
         assert set(watch.access._tokens) == {None, *ids}
-        assert set(watch._claims._claims) == ids
+        assert set(watch._samples._samples) == ids
         assert {each[2] for each in fleet._others.numbers if each[0] == "project"} == ids
         page = await look(exporter)
         assert page.value("heat_projects_removed_total", reason="gone") == REPLACED * 11

@@ -1,4 +1,4 @@
-"""Many hashes, sorted and compared in steps, held against sets of them."""
+"""Many hashes, sorted in steps and sampled, held against lists and sets of them."""
 
 import random
 from array import array
@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.hashes import FEW, Gathered, Sum, common, ordered, repeated, without
+from exporter.hashes import SAMPLE_SIZE, Gathered, Smallest, Sum, repeated
 from exporter.steps import STEP
 
-SIZES = (0, 1, FEW, FEW + 1, STEP - 1, STEP, STEP + 1, 3 * STEP + 3)
-"""Around each size at which another way is taken."""
+SIZES = (0, 1, STEP - 1, STEP, STEP + 1, 3 * STEP + 3)
+"""Sizes around each limit at which the code takes another way."""
 
 
 def hashes(chance: random.Random, size: int) -> set[int]:
@@ -22,25 +22,35 @@ def hashes(chance: random.Random, size: int) -> set[int]:
     return found
 
 
-@given(size=st.sampled_from(SIZES), seed=st.integers(0, 100))
-def test_hashes_are_sorted(size: int, seed: int) -> None:
-    """However many there are, they are sorted as `sorted` does, those that stand there twice too."""
-    chance = random.Random(seed)
-    some = [*hashes(chance, size), *hashes(random.Random(seed), size // 2)]
-    assert ordered(some) == array("q", sorted(some))
+def gathered(some: list[int], batch: int = 200) -> Gathered:
+    """The hashes, collected in batches."""
+    result = Gathered()
+    for start in range(0, len(some), batch):
+        result.extend(some[start : start + batch])
+    return result
+
+
+@given(size=st.sampled_from(SIZES), batch=st.integers(1, 2000), seed=st.integers(0, 100))
+def test_hashes_are_sorted(size: int, batch: int, seed: int) -> None:
+    """However many there are, in whatever batches they come, and how often they occur, they are counted, and sorted as
+    `sorted` does, however often that is asked for."""
+    some = [*hashes(random.Random(seed), size)] * 2
+    found = gathered(some, batch)
+    assert len(found) == len(some)
+    assert found.ordered() == array("q", sorted(some)) == found.ordered()
 
 
 @pytest.mark.parametrize("size", [130_000, 140_000, 600_000])
 def test_very_many_hashes_are_sorted(size: int) -> None:
     """Also those that are too many to be told apart by their first bits in one step."""
     some = list(hashes(random.Random(size), size))
-    assert ordered(some) == array("q", sorted(some))
+    assert gathered(some).ordered() == array("q", sorted(some))
 
 
 @given(size=st.sampled_from(SIZES), place=st.floats(0, 1, exclude_max=True), seed=st.integers(0, 100))
 def test_a_repetition_is_found(size: int, place: float, seed: int) -> None:
-    """One that stands there twice is found wherever it is, also where two steps meet; without one there is none."""
-    sorted_ones = ordered(hashes(random.Random(seed), size))
+    """A hash that occurs twice is found wherever it is, also between two steps; without one there is none."""
+    sorted_ones = array("q", sorted(hashes(random.Random(seed), size)))
     assert not repeated(sorted_ones)
     if size:
         sorted_ones.insert(int(place * size), sorted_ones[int(place * size)])
@@ -54,28 +64,6 @@ def test_a_repetition_between_two_steps() -> None:
     assert repeated(some)
 
 
-@given(sizes=st.tuples(*3 * [st.sampled_from(SIZES)]), seed=st.integers(0, 100))
-def test_two_are_compared(sizes: tuple[int, int, int], seed: int) -> None:
-    """What both have and what only one has is what sets say."""
-    chance = random.Random(seed)
-    one, other, both = (hashes(chance, size) for size in sizes)
-    mine, theirs = ordered(one | both), ordered(other | both)
-    assert without(mine, theirs) == ordered((one | both) - (other | both))
-    assert common(mine, theirs) == common(theirs, mine) == ordered((one | both) & (other | both))
-
-
-@given(size=st.sampled_from(SIZES), batch=st.integers(1, 2000), seed=st.integers(0, 100))
-def test_hashes_are_gathered(size: int, batch: int, seed: int) -> None:
-    """In whatever batches they come, they are counted, and sorted however often that is asked for."""
-    some = [*hashes(random.Random(seed), size)] * 2
-    gathered = Gathered()
-    for start in range(0, len(some), batch):
-        gathered.extend(some[start : start + batch])
-    assert len(gathered) == len(some)
-    assert gathered.ordered() == array("q", sorted(some)) == gathered.ordered()
-    assert list(gathered) == sorted(some)
-
-
 @given(size=st.sampled_from(SIZES), batch=st.integers(1, 2000), seed=st.integers(0, 100))
 def test_hashes_are_known_again(size: int, batch: int, seed: int) -> None:
     """Their sum is the same in whatever order and batches they come, and another one where one is another, is missing,
@@ -85,10 +73,7 @@ def test_hashes_are_known_again(size: int, batch: int, seed: int) -> None:
     (other,) = hashes(chance, 1)
 
     def total(those: list[int]) -> Sum:
-        gathered = Gathered()
-        for start in range(0, len(those), batch):
-            gathered.extend(those[start : start + batch])
-        return gathered.sum
+        return gathered(those, batch).sum
 
     before = total(some)
     chance.shuffle(some)
@@ -104,4 +89,16 @@ def test_hashes_are_known_again(size: int, batch: int, seed: int) -> None:
 def test_hashes_that_are_alike() -> None:
     """Many that begin with the same bits, even all of them, are sorted too."""
     some = [*range(20 * STEP, 0, -1), *(3 * STEP * [7]), -1, 2**63 - 1, -(2**63)]
-    assert ordered(some) == array("q", sorted(some))
+    assert gathered(some).ordered() == array("q", sorted(some))
+
+
+@given(size=st.sampled_from((0, 1, SAMPLE_SIZE - 1, SAMPLE_SIZE, 3000)), batch=st.integers(1, 300), seed=st.integers())
+def test_the_smallest_hashes_are_a_sample(size: int, batch: int, seed: int) -> None:
+    """In whatever order, batches and number they come, the sample is the 64 smallest different ones, sorted."""
+    chance = random.Random(seed)
+    some = [*hashes(chance, size)] * 2
+    chance.shuffle(some)
+    smallest = Smallest()
+    for start in range(0, len(some), batch):
+        smallest.add(some[start : start + batch])
+    assert smallest.values == tuple(sorted(set(some))[:SAMPLE_SIZE])

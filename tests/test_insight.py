@@ -1,7 +1,6 @@
 """What finished, how long it took and which one is broken: from a simulated cloud to the page."""
 
 import asyncio
-import random
 import re
 from typing import Any
 
@@ -134,66 +133,16 @@ async def test_failures_and_staleness_lose_nothing(cloud: Cloud):
 
 
 async def test_an_administrator_s_token_counts_each_finish_once(cloud: Cloud):
-    """Where every listing shows every deployment, and while they change hands, a finish counts in one project."""
+    """Where one project counts the whole cloud, each completion counts once, there."""
     runs = [cloud.deploy(name, status="IN_PROGRESS") for name in (FIRST, SECOND) for _ in range(5)]
     cloud.write(cloud.entry(user="admin", project="admin"))
     async with cloud.fleet() as fleet:
         await fleet.once()
         for number, run in enumerate(runs):
             finish(cloud, run, "FAILED" if number % 2 else "COMPLETE")
-            for watch in list(fleet.watches())[number % 2 :]:
-                await watch.refresh()
-        await asyncio.gather(*(watch.refresh() for watch in fleet.watches()))
+            await watch_of(fleet, "admin").refresh()
         page = page_of(fleet)
-        assert page.value("heat_cloud_admin_token") == 1
-        assert page.total(FINISHED, status="COMPLETE") == 5
-        assert page.total(FINISHED, status="FAILED") == 5
-        # The one that counted them goes, and another takes over: nothing is counted again.
-        owner = max(fleet.watches(), key=lambda watch: watch.state.shown.total)
-        gone = owner.state.name
-        fleet.clouds["sim"]._remove(owner.key.project_id, "config")
-        for _ in range(2):
-            for watch in list(fleet.watches()):
-                await watch.refresh()
-        page = page_of(fleet)
-        assert page.total(DEPLOYMENTS) == len(cloud.world.deployments)
-        assert not page.select(FINISHED, project=gone)
-        assert page.total(FINISHED) == 0
-
-
-async def old_and_shared(cloud: Cloud, days: float = 2.0) -> None:
-    """Deployments that ended days ago, and credentials with which every listing shows all of them."""
-    for name in (FIRST, SECOND):
-        for number in range(10):
-            cloud.deploy(name, age=days * 86400 + 60 * number)
-    cloud.write(cloud.entry(user="admin", project="admin"))
-
-
-async def test_old_deployments_are_no_news_whoever_counts_them(cloud: Cloud):
-    """An administrator's token lets deployments change hands: at the start, when their owner's data grows too old, when
-    it is gone. What ended long ago counts never."""
-    await old_and_shared(cloud)
-    hands = Hands(wall=cloud.world.now())
-    async with cloud.fleet(clock=hands.clock) as fleet:
-        await fleet.once()
-        assert page_of(fleet).total(FINISHED) == 0
-        for _ in range(2):
-            for watch in sorted(fleet.watches(), key=lambda watch: watch.key, reverse=True):
-                await watch.refresh()
-        assert page_of(fleet).total(FINISHED) == 0
-        for _ in range(2):
-            owner = max(fleet.watches(), key=lambda watch: watch.state.shown.total if watch.state.shown else 0)
-            hands.advance(10**4)
-            owner.expire()
-            for watch in list(fleet.watches()):
-                await watch.refresh()
-            assert page_of(fleet).total(DEPLOYMENTS) == len(cloud.world.deployments)
-        assert page_of(fleet).total(FINISHED) == 0
-        owner = max(fleet.watches(), key=lambda watch: watch.state.shown.total if watch.state.shown else 0)
-        fleet.clouds["sim"]._remove(owner.key.project_id, "gone")
-        for watch in list(fleet.watches()):
-            await watch.refresh()
-        assert page_of(fleet).total(FINISHED) == 0
+    assert page.cells(FINISHED, "project", "status") == {("admin", "COMPLETE"): 5, ("admin", "FAILED"): 5}
 
 
 async def test_a_first_listing_that_was_empty(cloud: Cloud):
@@ -231,59 +180,6 @@ async def test_a_reload_under_way_is_no_news(cloud: Cloud, change: str):
         cloud.deploy(server="db-1", status="FAILED", age=0)
         page = await exporter.when(finished)
     assert finished(page) == {("FAILED", "CREATE"): 1}
-
-
-async def test_a_finish_that_is_handed_over_twice(cloud: Cloud):
-    """A deployment that a project gets from another one while its own listing, which shows it too, is under way, has
-    finished once."""
-    run = cloud.deploy(status="IN_PROGRESS", age=90)
-    cloud.write(cloud.entry(user="admin", project="admin"))
-    async with cloud.fleet() as fleet:
-        await fleet.clouds["sim"].discover()
-        first, last, other = sorted(fleet.watches(), key=lambda watch: watch.key)
-        for watch in (last, first, other, last):
-            await watch.refresh()
-        finish(cloud, run)
-        await first.refresh()
-        hold = Hold()
-        cloud.listing(hold, first.state.name)
-        refreshing = asyncio.create_task(first.refresh())
-        await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
-        await last.refresh()
-        hold.released.set()
-        await refreshing
-        for watch in (first, last, other):
-            await watch.refresh()
-        assert page_of(fleet).total(FINISHED) == 1
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_finishes_among_refreshes_in_any_order(cloud: Cloud, seed: int):
-    """With an administrator's token and refreshes of several projects at once, each finish counts once in all."""
-    chance = random.Random(seed)
-    for name in ("search", "mobile-api"):
-        cloud.add_project(name)
-        cloud.world.grant(cloud.world.user("admin").id, cloud.project(name).id, "admin")
-    runs = [cloud.deploy(chance.choice((FIRST, SECOND)), status="IN_PROGRESS", age=90) for _ in range(12)]
-    ended = 0
-    cloud.write(cloud.entry(user="admin", project="admin"))
-    async with cloud.fleet() as fleet:
-        await fleet.clouds["sim"].discover()
-        watches = list(fleet.watches())
-        for watch in chance.sample(watches, len(watches)):
-            await watch.refresh()
-        counted = 0.0
-        for _ in range(20):
-            if runs and chance.random() < 0.7:
-                finish(cloud, runs.pop(), chance.choice(("COMPLETE", "FAILED")))
-                ended += 1
-            await asyncio.gather(*(watch.refresh() for watch in chance.sample(watches, 3)))
-            counted, before = page_of(fleet).total(FINISHED), counted
-            assert before <= counted <= ended
-        for _ in range(4):
-            for watch in watches:
-                await watch.refresh()
-        assert page_of(fleet).total(FINISHED) == ended
 
 
 async def test_names_that_come_while_a_listing_is_counted(cloud: Cloud):
@@ -369,7 +265,7 @@ async def test_families_of_finishes_may_be_left_out(cloud: Cloud, excluded: list
         finish(cloud, run)
         await watch_of(fleet).refresh()
         names = {re.sub(r"_(bucket|count|sum)$", "", name) for name in page_of(fleet).names()}
-        remembered = watch_of(fleet)._shared.finishes.memory(cloud.project(FIRST).id)
+        remembered = watch_of(fleet)._memory
     assert names & {FINISHED, DURATION} == {FINISHED, DURATION} - set(excluded)
     assert (remembered is None) == (len(excluded) == 2)
 

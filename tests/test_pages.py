@@ -306,7 +306,8 @@ async def test_clouds_show_discovery_and_warnings():
         one, two = (row for row in Parsed((await shown.get()).text).rows if len(row) == 4 and row[0] != "Cloud")
     assert one == ["one", "pending", "none", ""]
     assert two[0].startswith("two")
-    assert "admin" in two[0]
+    assert "administrator's token" in two[0]
+    assert "a user with the role reader" in two[0]
     assert two[1:] == ["failed, last found 2h 1m ago", "1 pending, 1 fresh", f"auth: {HOSTILE}"]
 
 

@@ -195,7 +195,7 @@ async def test_what_was_only_just_found(while_drawing: bool):
     if while_drawing:
         fleet._take(configuration(metrics={"include": ["heat_refresh_interval_seconds"]}), before=fleet.config)
         watch.move(watch.config, watch.access, fleet._stage)
-    watch._take_over(_Found([Project("id-1", "new", "", enabled=True)], [], frozenset()))
+    await watch._take_over(_Found([Project("id-1", "new", "", enabled=True)], [], frozenset()))
     async with listening(Server(fleet), [Address("127.0.0.1", 0)]) as ports, scraper() as session:
         exporter = Exporter(f"http://127.0.0.1:{ports[0]}", session, fleet)
         assert "id-1" not in (await exporter.get()).text

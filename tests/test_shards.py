@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from exporter import config
 from exporter.errors import ConfigError
@@ -279,59 +278,3 @@ def test_shards_have_different_hashes():
     """The configuration's hash tells shards apart: two exporters with the same one would do the same work."""
     shards = [configuration(shard={"index": index, "total": 3}).digest() for index in range(3)]
     assert len({*shards, configuration().digest()}) == 4
-
-
-# -- an administrator's token
-
-
-async def test_an_administrator_s_token_is_refused(cloud: Cloud):
-    """With several shards each project whose token has the role admin fails as `forbidden`, unasked, and the log names
-    the remedy; but for the project that the entry itself is scoped to."""
-    home = cloud.project("admin")
-    cloud.deploy("admin", server="server-of-admin")
-    cloud.write(cloud.entry(user="admin"))
-    everything = {each.id for each in cloud.world.projects.values() if each.enabled}
-    seen: set[str] = set()
-    for index in range(2):
-        cloud.requests.clear()
-        with capture_logs() as logs:
-            async with cloud.fleet(configuration(shard={"index": index, "total": 2})) as fleet:
-                await fleet.once()
-                page = page_of(fleet)
-        mine = {each.labels["project_id"] for each in page.select("heat_up")}
-        assert mine == {each for each in everything if owner("sim", each, 2) == index}
-        seen |= mine
-        refused = mine - {home.id}
-        assert page.cells("heat_up", "project_id") == ({home.id: 1} if home.id in mine else {})
-        assert page.cells(FAILURES, "project_id", api="identity", reason="forbidden") == dict.fromkeys(refused, 1)
-        listed = {each.path.split("/")[3] for each in cloud.requests.select(api="orchestration")}
-        assert listed == mine & {home.id}
-        assert page.total(DEPLOYMENTS) == (3 if home.id in mine else 0)
-        told = [line for line in logs if line.get("reason") == "forbidden"]
-        assert {line["project_id"] for line in told} == refused
-        assert all("role reader" in line["error"] for line in told)
-    assert seen == everything
-
-
-async def test_check_names_the_remedy(cloud: Cloud):
-    """`check` shows which projects are refused, why, and what to use instead, and exits 1."""
-    cloud.write(cloud.entry(user="admin"))
-    other = next(each for each in projects(cloud) if each.name != "admin")
-    index = owner("sim", other.id, 2)
-    options = ("--shard.index", index, "--shard.total=2", "--log.level=error")
-    done = await run("check", "--config.file", cloud.configure(), *options)
-    assert done.status == 1
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("project") and other.id in line]
-    assert "forbidden" in line
-    assert "role reader" in line
-
-
-async def test_a_reader_is_not_refused(cloud: Cloud):
-    """Neither a reader's tokens in a sharded fleet nor an administrator's in one of a single shard are refused."""
-    async with cloud.fleet(configuration(shard={"index": 0, "total": 2})) as fleet:
-        await fleet.once()
-        assert not page_of(fleet).select(FAILURES)
-    cloud.write(cloud.entry(user="admin"))
-    async with cloud.fleet(configuration(shard={"index": 0, "total": 1})) as fleet:
-        await fleet.once()
-        assert page_of(fleet).total("heat_up") == 3

@@ -158,6 +158,8 @@ def describe(world: World, token: Token, url: str, *, catalog: bool) -> dict[str
         domain = {"id": project.domain_id, "name": world.domains[project.domain_id]}
         body["project"] = {"domain": domain, "id": project.id, "name": project.name}
         body["is_domain"] = False
+        if world.admin_project:
+            body["is_admin_project"] = project.id == world.admin_project
         body["roles"] = [{"id": world.roles[role], "name": role} for role in world.worth(token)]
         if catalog:
             body["catalog"] = services(project.id, url)

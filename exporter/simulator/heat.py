@@ -68,7 +68,7 @@ class Heat:
                 refuse(405, "HTTPMethodNotAllowed", EXPLANATIONS[405])
             found = match.groupdict()
             # An admin's token passes whatever project the URL names, and then sees all of them.
-            admin = "admin" in self.world.worth(token)
+            admin = self.world.is_administrator(token)
             if found.pop("project_id") != token.project_id and not admin:
                 refuse(403, "HTTPForbidden", EXPLANATIONS[403])
             sees = None if admin else token.project_id

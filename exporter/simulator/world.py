@@ -157,6 +157,10 @@ class World:
         self._secrets = random.Random(f"{self.plan.seed}/secrets")
         self.domains = {DEFAULT_DOMAIN: "Default"}
         self.roles = {name: self.hex_id() for name in ("admin", "member", "reader", "heat_stack_user")}
+        self.administrators = {"admin"}
+        """The roles, in lower case, that Heat's policy takes for an administrator's."""
+        self.admin_project = ""
+        """The id of the one project in which they have such rights (Keystone's `admin_project_name`); "": every one."""
         self.projects: dict[str, Project] = {}
         self.users: dict[str, User] = {}
         self.grants: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -225,6 +229,12 @@ class World:
             if (project.name, project.domain_id) == (name, domain_id):
                 return project
         raise KeyError(name)
+
+    def add_role(self, name: str, *, administrator: bool = False) -> None:
+        """Add a role, to which Heat's policy may give an administrator's rights."""
+        self.roles[name] = self.hex_id()
+        if administrator:
+            self.administrators.add(name.lower())
 
     def grant(self, user_id: str, project_id: str, role: str) -> None:
         """Give a user a role in a project."""
@@ -323,6 +333,11 @@ class World:
         if not roles:
             raise UnknownToken(404, f"Could not find token: {token.id}.")
         return roles
+
+    def is_administrator(self, token: Token) -> bool:
+        """Return whether Heat shows everything to a token: an administrator's of the admin project, if there is one."""
+        roles = {role.lower() for role in self.worth(token)}
+        return self.admin_project in ("", token.project_id) and not self.administrators.isdisjoint(roles)
 
     # -- orchestration
 

@@ -352,7 +352,7 @@ class Life:
         if happening.raw:
             happening.raw = []
             return
-        # No two projects list the same: whose a deployment is that several show is another matter (`exporter.claims`).
+        # No two projects list the same: they would be taken for an administrator's (`exporter.administrators`).
         # Nor one deployment twice: such a listing is asked for once more when it is noticed (`exporter.hashes`).
         happening.raw = [raw.replace(b"odd-", project_id.encode() + b"-") for raw in chance.sample(ODD, 4)]
 
