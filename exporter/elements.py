@@ -16,12 +16,13 @@ _ANY: Final = msgspec.json.Decoder(msgspec.Raw)
 _POSITION: Final = re.compile(r"\(byte (\d+)\)")
 _NUMBER: Final = b"-0123456789"
 # Text with whole pairs, then perhaps half a pair. Behind a first half, six more bytes prove that no second one follows.
+# Python before 3.11.5 mismatches possessive groups, so this one is bounded instead: the next match goes on.
 _SURROGATE: Final = re.compile(
-    rb"([^\\]*+(?:\\(?:[^u]|u(?![dD][89a-fA-F])|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})[^\\]*+)*+)"
-    rb"(\\u[dD](?:[c-fC-F][0-9a-fA-F]{2}|[89abAB][0-9a-fA-F]{2}(?=[\s\S]{6})))?+"
+    rb"([^\\]*+(?:\\(?:[^u]|u(?![dD][89a-fA-F])|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})[^\\]*+){0,1000})"
+    rb"(\\u[dD](?:[c-fC-F][0-9a-fA-F]{2}|[89abAB][0-9a-fA-F]{2}(?=[\s\S]{6})))?"
 )
 _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-_REST_OF_STRING: Final = re.compile(rb'[^"\\]*+(?:\\[\s\S][^"\\]*+)*+("?)')
+_REST_OF_STRING: Final = re.compile(rb'[^"\\]*+(?:\\[\s\S][^"\\]*+)*("?)')
 _TOKEN: Final = re.compile(rb'"|[\[{]++|[\]}]++')
 
 

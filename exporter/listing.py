@@ -36,15 +36,15 @@ RECORD_BYTES: Final = 16 * 1024 * 1024
 ENVELOPE_KEY: Final = "software_deployments"
 
 _BLANKS: Final = b" \t\n\r"
-_HEAD: Final = re.compile(rb'\{[ \t\n\r]*+("(?:[^"\\\x00-\x1f]|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+(\[?)')
+_HEAD: Final = re.compile(rb'\{[ \t\n\r]*+("[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*")[ \t\n\r]*+:[ \t\n\r]*+(\[?)')
 _HEAD_LIMIT: Final = 4096
 # Between two records: up to the first key of the second one, and its second key if the first value is a plain text.
 _BOUNDARY: Final = re.compile(
     rb'(\}[ \t\n\r]*+,[ \t\n\r]*+\{[ \t\n\r]*+"[^"\\]*+"[ \t\n\r]*+:)'
-    rb'(?:[ \t\n\r]*+"[^"\\]*+"[ \t\n\r]*+,[ \t\n\r]*+("[^"\\]*+"))?+'
+    rb'(?:[ \t\n\r]*+"[^"\\]*+"[ \t\n\r]*+,[ \t\n\r]*+("[^"\\]*+"))?'
 )
 _BLANK: Final = re.compile(rb"[ \t\n\r]*+")
-_END: Final = re.compile(rb"\][ \t\n\r]*+(?:\}[ \t\n\r]*+)?+")
+_END: Final = re.compile(rb"\][ \t\n\r]*+(?:\}[ \t\n\r]*+)?")
 # Elements that are read one by one in a step, at some 5 µs each.
 _ONE_BY_ONE: Final = 1000
 # Places of a batch that are looked at for a cut, at 0.5 µs each.

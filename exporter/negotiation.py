@@ -16,7 +16,7 @@ _OPENMETRICS: Final = "application/openmetrics-text"
 _TEXT: Final = "text/plain"
 _ELEMENTS_LIMIT: Final = 64
 # A quoted string, a quote that begins none, or what may separate.
-_PARTS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[",;]', re.DOTALL)
+_PARTS: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*"|[",;]', re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import exporter
 from exporter.elements import DeepElement, find_end, replace_surrogates
 from tests import oracle
 
@@ -113,3 +115,13 @@ def test_skipping_ends_with_the_element(value: Any, seed: int) -> None:
         pending, taken = pending + body[taken : taken + size], taken + size
         pending = pending[deep.skip(pending) :]
     assert deep.size == len(element)
+
+
+def test_no_pattern_has_a_possessive_group():
+    """Python before 3.11.5, which Debian 12 has, mismatches possessive groups; possessive classes are right."""
+    group = re.compile(r"(?<!\\)\)(?:[*+?]|\{[\d,]+\})\+")
+    root = Path(exporter.__file__).parent
+    lines = [(path.name, line) for path in root.rglob("*.py") for line in path.read_text().splitlines()]
+    found = [(name, line) for name, line in lines if group.search(line)]
+    assert group.search(r"(?:a|b)*+")
+    assert not found

@@ -94,7 +94,7 @@ def test_any_listing_counts_as_json_loads_and_a_model_would(body: bytes, cut: Cu
 def test_records_come_in_the_listings_order(body: bytes, cut: Cut, batch_bytes: int) -> None:
     """Records keep their order, none is lost, none comes twice, whatever the batches."""
     items = json.loads(body)["software_deployments"]
-    identities = [oracle.read_text(item.get("id")) for item in items if isinstance(item, dict)]
+    identities = [oracle.read_name(item.get("id")) for item in items if isinstance(item, dict)]
     ids, rejected = outcome(cut(body), batch_bytes=batch_bytes)
     assert ids == [identity for identity in identities if identity]
     assert rejected.total() == len(items) - len(ids)

@@ -388,7 +388,8 @@ class Asking:
         """Have a new token, as a refresh that was refused with the last one gets it."""
         access = self._manners.access
         held = access.held(self._project_id)
-        await access.token(self._project_id, stopwatch=Stopwatch(10.0), rejected=held)
+        async with Stopwatch(10.0) as stopwatch:
+            await access.token(self._project_id, stopwatch=stopwatch, rejected=held)
 
     async def ask(self, configs: Iterable[str] = (), servers: Iterable[str] = ()) -> None:
         """Ask for these."""
