@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REAL
 from tests.programs import available, newer
-from tests.programs.available import LEFT_OUT
-from tests.programs.process import eventually
+from tests.programs.alertmanager import Alertmanager
+from tests.programs.available import LEFT_OUT, NEWEST, require
+from tests.programs.openstack import OpenStack
+from tests.programs.process import Process, eventually
+from tests.programs.prometheus import Prometheus
+from tests.programs.service import Service
+from tests.programs.victoriametrics import VictoriaMetrics
 
 ROOT = Path(__file__).parent.parent
 SMALL = newer.Folder("small", ("busybox-static",), ("/usr/bin/busybox", "true"), variant="extract")
@@ -130,6 +136,33 @@ def test_what_is_not_to_be_had_is_left_out_by_name(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match=told):
         available.require("busybox", available.NEWEST)
+
+
+def root(process: Process) -> Path:
+    """The root folder of a running process."""
+    return Path(f"/proc/{process.pid}/root").readlink()
+
+
+@pytest.mark.newer("prometheus")
+@pytest.mark.parametrize("name", ["alertmanager", "prometheus", "victoriametrics"])
+def test_a_newest_release_uses_no_file_of_the_machine(name: str) -> None:
+    """A server of a newest release runs with its folder as its root, whatever the machine has installed."""
+    require(name, NEWEST)
+    receivers = {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
+    servers: dict[str, Callable[[], Service]] = {
+        "alertmanager": lambda: Alertmanager(receivers, release=NEWEST),
+        "prometheus": lambda: Prometheus([], release=NEWEST),
+        "victoriametrics": lambda: VictoriaMetrics([], release=NEWEST),
+    }
+    with servers[name]() as server:
+        assert root(server.process) == newer.folder("prometheus")
+
+
+@REAL
+def test_keystone_and_heat_use_no_file_of_another_release(openstack: OpenStack) -> None:
+    """The newest Keystone and Heat run with their folder as their root, the others with the machine's."""
+    expected = newer.folder("openstack") if openstack.release == NEWEST else Path("/")
+    assert {root(openstack.keystone), root(openstack.heat)} == {expected}
 
 
 def test_what_runs_in_a_folder_leaves_nothing(ask: Ask, tmp_path: Path) -> None:

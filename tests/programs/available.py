@@ -27,11 +27,18 @@ class Program:
     packages: tuple[str, ...]
     folder: str = ""
     """Where `newer` has its newest release; none where that is not run."""
+    root: Path | None = None
+    """The folder that this release is in; None: it is installed on the machine."""
 
     @property
     def missing(self) -> list[str]:
         """The files that are not there, none for a program that can be run."""
         return [file for file in self.files if not Path(file).exists()]
+
+    def command(self, *arguments: str) -> list[str]:
+        """The call that runs its first file; a release in a folder runs there, whatever the machine has installed."""
+        call = [self.files[0], *arguments]
+        return call if self.root is None else newer.with_our_files(self.root, *call)
 
 
 PROGRAMS = {
@@ -64,6 +71,14 @@ PROGRAMS = {
         Program("chromium", ("/usr/bin/chromium",), ("chromium",)),
     )
 }
+
+
+BASE_MINUTES = 4.0
+"""How long the tests take that need no program, on two cores."""
+MINUTES = {"openstack": 0.8, "prometheus": 0.4, "buildah": 0.6, "chromium": 0.3}
+"""What each release of a program adds to that; others add less than half a minute."""
+FOLDER_MINUTES = 0.7
+"""What the folder of some newest releases adds when it is made."""
 
 
 def require(name: str, release: str = OLDEST) -> Program:
@@ -99,10 +114,9 @@ def find(name: str, release: str = OLDEST) -> Program:
     program = PROGRAMS[name]
     if release == NEWEST:
         try:
-            root = newer.folder(program.folder)
+            return replace(program, root=newer.folder(program.folder))
         except newer.NotMade as missing:
             raise newer.NotMade(f"{name}, {NEWEST} release: {missing}") from None
-        return replace(program, files=tuple(f"{root}{file}" for file in program.files))
     if program.missing:
         raise newer.NotMade(f"{name} is missing (Debian: apt-get install {' '.join(program.packages)})")
     return program
@@ -111,6 +125,28 @@ def find(name: str, release: str = OLDEST) -> Program:
 def missing_packages() -> list[str]:
     """The Debian packages of all programs that are missing, each once."""
     return sorted({package for program in PROGRAMS.values() if program.missing for package in program.packages})
+
+
+def overview() -> list[str]:
+    """What a whole run has and lacks, and about how many minutes it takes on two cores."""
+    present = [program for program in PROGRAMS.values() if not program.missing]
+    newest = [program for program in PROGRAMS.values() if program.folder] if newer.obstacle() is None else []
+    minutes = BASE_MINUTES + sum(MINUTES.get(program.name, 0.0) for program in (*present, *newest))
+    lines = [f"programs of this machine: {_names(present)}", f"newest releases: {_names(newest)}"]
+    if packages := missing_packages():
+        lines.append(
+            f"tests of the programs that are missing are skipped (Debian: apt-get install {' '.join(packages)})"
+        )
+    if (reason := newer.obstacle()) is not None:
+        lines.append(f"tests of newest releases are skipped: {reason}")
+    elif unmade := [each.name for each in newer.FOLDERS.values() if not each.path.exists()]:
+        minutes += len(unmade) * FOLDER_MINUTES
+        lines.append(f"the newest releases are installed once, into {newer.home()}: {', '.join(unmade)}")
+    return [*lines, f"all tests take about {minutes:.0f} minutes on two cores"]
+
+
+def _names(programs: list[Program]) -> str:
+    return ", ".join(program.name for program in programs) or "none"
 
 
 if __name__ == "__main__":

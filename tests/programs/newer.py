@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +38,8 @@ GUARD = (_setpriv, "--pdeathsig", "KILL") if _setpriv else ()
 """How a command begins that ends with the thread that started it: a test run that is killed runs no finalizer."""
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
 """A plain one."""
+CHECKOUT = Path(__file__).parent.parent.parent
+"""The root of these sources."""
 PATIENCE = 900.0
 """How many seconds making a folder may take: a slow mirror is no fault."""
 
@@ -55,11 +58,13 @@ class Folder:
     """A command that ends well in it when it is whole."""
     variant: str = "apt"
     """What mmdebstrap puts into it besides."""
+    release: str = RELEASE
+    """The Debian release that the packages are of."""
 
     @property
     def path(self) -> Path:
         """Where it is kept: another place for other packages or options."""
-        made_of = "\n".join((RELEASE, *OPTIONS, self.variant, *sorted(self.packages)))
+        made_of = "\n".join((self.release, *OPTIONS, self.variant, *sorted(self.packages)))
         return home() / f"{self.name}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
 
 
@@ -109,10 +114,22 @@ def mirror() -> str:
 def obstacle() -> str | None:
     """Why this machine can't have any folder, as far as that is known before trying."""
     if os.geteuid() != 0:
-        return "only root can make and enter a folder of newer programs"
+        return "only root can make and enter a folder of newer programs (sudo make test)"
     if not Path(MMDEBSTRAP).exists():
         return "mmdebstrap is missing (Debian: apt-get install mmdebstrap)"
-    return None
+    return _forbidden()
+
+
+@cache
+def _forbidden() -> str | None:
+    """Why this machine does not let root enter a folder: an unprivileged container forbids mounts."""
+    for program in ("mount", "unshare"):
+        if shutil.which(program, path=PATH) is None:
+            return f"{program} is missing (Debian: apt-get install mount util-linux)"
+    tried = subprocess.run(
+        [*private(), "mount", "-t", "tmpfs", "none", "/mnt"], check=False, capture_output=True, text=True, timeout=60
+    )
+    return f"this machine forbids mounts ({tried.stderr.strip()})" if tried.returncode else None
 
 
 def folder(name: str) -> Path:
@@ -129,12 +146,13 @@ def folder(name: str) -> Path:
 @cache
 def _answer(name: str) -> Path | NotMade:
     try:
-        return _folder(FOLDERS[name])
+        return made(FOLDERS[name])
     except NotMade as reason:
         return reason
 
 
-def _folder(wanted: Folder) -> Path:
+def made(wanted: Folder) -> Path:
+    """The path of this folder, made if it is not there or not whole; raises `NotMade`."""
     reason = obstacle()
     if reason is not None:
         raise NotMade(reason)
@@ -174,9 +192,9 @@ def _make(wanted: Folder) -> None:
         *OPTIONS,
         f"--variant={wanted.variant}",
         f"--include={','.join(wanted.packages)}",
-        RELEASE,
+        wanted.release,
         str(part),
-        f"deb {address} {RELEASE} main",
+        f"deb {address} {wanted.release} main",
     ]
     try:
         subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE)
@@ -184,7 +202,7 @@ def _make(wanted: Folder) -> None:
         output = (getattr(error, "output", None) or b"").decode(errors="replace").strip()
         _remove(part)
         why = next((line for line in output.splitlines() if line.startswith("E: ")), error)
-        raise NotMade(f"mmdebstrap can't make a folder of Debian {RELEASE} ({why})") from None
+        raise NotMade(f"mmdebstrap can't make a folder of Debian {wanted.release} ({why})") from None
     _remove(path)
     part.rename(path)
     if not _whole(wanted):
@@ -193,7 +211,7 @@ def _make(wanted: Folder) -> None:
 
 def _remove_others(wanted: Folder) -> None:
     """Takes away what older versions of this file had made, unless somebody uses it."""
-    for other in wanted.path.parent.glob(f"{wanted.name}-*.lock"):
+    for other in wanted.path.parent.glob(f"{wanted.name}-{'[0-9a-f]' * 12}.lock"):
         if other.with_suffix("") != wanted.path:
             with other.open() as lock:
                 try:
@@ -222,7 +240,7 @@ root=$1; shift
 mkdir -p "$root/dev" "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
-while [ "$1" != -- ]; do mount --rbind "$1" "$root$2"; shift 2; done
+while [ "$1" != -- ]; do mkdir -p "$root$2"; mount --rbind "$1" "$root$2"; shift 2; done
 shift
 exec chroot "$root" "$@"
 """
@@ -231,10 +249,17 @@ exec chroot "$root" "$@"
 def inside(root: Path, *command: str, mounts: Iterable[tuple[Path, str]] = ()) -> list[str]:
     """The call that runs a command in a folder; parts of the machine are mounted there: each a path and its place.
 
-    It is the command itself, by process id and signals.
+    The command has the process id and receives the signals of the call. It starts in the folder's root, and finds
+    nothing of the machine but what is mounted, so a program that needs a file that only the machine has fails there.
     """
     pairs = [part for source, target in mounts for part in (str(source), target)]
     return [*private(), "/bin/sh", "-euc", ENTER, "sh", str(root), *pairs, "--", *command]
+
+
+def with_our_files(root: Path, *command: str) -> list[str]:
+    """The call that runs a command in a folder in which the tests' files have the paths that they have outside."""
+    ours = {Path(tempfile.gettempdir()).resolve(), CHECKOUT}
+    return inside(root, *command, mounts=[(path, str(path)) for path in sorted(ours)])
 
 
 if __name__ == "__main__":

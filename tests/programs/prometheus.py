@@ -107,7 +107,7 @@ class Promtool:
 
     def __call__(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str]:
         """Exit code and output (both streams) of a call."""
-        command = [find("promtool", self.release).files[0], *arguments]
+        command = find("promtool", self.release).command(*arguments)
         done = subprocess.run(
             command, check=False, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
         )

@@ -24,7 +24,7 @@ class Service:
     def __init__(self, config: Json, *, release: str = OLDEST) -> None:
         """The configuration is what would stand in its file."""
         self._config = config
-        self.program = find(self.name, release).files[0]
+        self.program = find(self.name, release)
         self._http = session()
         self._stack = ExitStack()
         self.address = f"127.0.0.1:{free_port()}"
@@ -44,7 +44,7 @@ class Service:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{self.name}-")))
             file = folder / f"{self.name}.yml"
             file.write_text(yaml.safe_dump(self._config))
-            command = [self.program, *self.options(file, folder / "data")]
+            command = self.program.command(*self.options(file, folder / "data"))
             self.process = stack.enter_context(Process(self.name, command, folder))
             self.process.ready(f"{self.url}/-/ready")
             self._stack = stack.pop_all()

@@ -72,11 +72,9 @@ class WebProgram:
         self._port = 0
         if program == "node_exporter":
             self._port = free_port()
-            command = [
-                find("node_exporter", release).files[0],
-                "--collector.disable-defaults",
-                f"--web.listen-address=127.0.0.1:{self._port}",
-            ]
+            command = find("node_exporter", release).command(
+                "--collector.disable-defaults", f"--web.listen-address=127.0.0.1:{self._port}"
+            )
         else:
             command = [sys.executable, "-m", "exporter", "serve", "--web.listen-address=127.0.0.1:0"]
             if path := os.environ.get("PYTHONPATH"):
