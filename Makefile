@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := $(VENV)/newest
+# Tests wait more than they compute, so there are more workers than cores.
+WORKERS ?= 4
+PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=10
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test newest test-newest install bench bench-quick dist lint format audit requirements clean
@@ -55,7 +58,7 @@ demo: $(VENV)/.runtime
 	@exec $(BIN)/heat-deployment-exporter demo
 
 test: $(VENV)/.test
-	@exec $(BIN)/python -m pytest $(TESTS)
+	@exec $(BIN)/python -m pytest $(PARALLEL) $(TESTS)
 
 # Another Python is another environment, of the same layers.
 newest: $(VENV)/.test
@@ -64,7 +67,7 @@ newest: $(VENV)/.test
 	exec $(MAKE) -s --no-print-directory PYTHON="$$python" VENV=$(NEWEST) $(NEWEST)/.lint
 
 test-newest: newest
-	@exec $(NEWEST)/bin/python -m pytest -o cache_dir=$(NEWEST)/.pytest_cache $(TESTS)
+	@exec $(NEWEST)/bin/python -m pytest $(PARALLEL) -o cache_dir=$(NEWEST)/.pytest_cache $(TESTS)
 
 # Where we may install programs we do; elsewhere the suite says what it leaves out.
 bench bench-quick: $(VENV)/.bench

@@ -1,8 +1,8 @@
 """Fixtures of real programs, and a list at the very end of what was left out for want of one."""
 
 import signal
+from collections import Counter
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.programs import newer
-from tests.programs.available import LEFT_OUT, releases, require
+from tests.programs.available import LEFT_OUT, overview, releases, require
 from tests.programs.cloud import Cloud
 from tests.programs.openstack import OpenStack
 from tests.programs.prometheus import Prometheus, Promtool
@@ -19,6 +19,12 @@ from tests.programs.simulator import simulated_cloud
 # How long something takes is never asserted.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+
+
+SHARED = frozenset(
+    {"address", "chromium", "helm", "image", "lint", "node_exporter", "packages", "scene", "stack", "upstream"}
+)
+"""The fixtures of a module or of the session that start or make something that takes seconds."""
 
 
 def pytest_configure() -> None:
@@ -31,8 +37,8 @@ def pytest_configure() -> None:
 def upstream(request: pytest.FixtureRequest) -> Iterator[Cloud]:
     """A cloud to fill over its REST API: a real Keystone and Heat of one release, then of another, then the simulator.
 
-    Tests share it, so each makes projects and users of its own. Each is started once, and has ended when the next one
-    starts: pytest runs the tests of the whole session with one after the other.
+    Tests share it, so each makes projects and users of its own. Each is started once: all tests of one release run in
+    one worker.
     """
     if request.param == "simulator":
         with simulated_cloud() as simulated:
@@ -80,23 +86,63 @@ def promtool(request: pytest.FixtureRequest) -> Promtool:
     return Promtool(request.param)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Makes the folders of newer programs that the tests need, before the clock of any test runs."""
-    if session.config.option.collectonly:
-        return
-    needed = {name: None for item in session.items for mark in item.iter_markers("newer") for name in mark.args}
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, object, object]:
+    """Lets a worker report a failure that shows half a surrogate pair: what is sent is UTF-8."""
+    return _sendable((yield))
 
-    def make(name: str) -> None:
-        # What can't be made is left out by name, or fails, where it is asked for.
-        with suppress(newer.NotMade):
-            newer.folder(name)
 
-    missing = [name for name in needed if not newer.FOLDERS[name].path.exists()]
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if missing and newer.obstacle() is None and reporter is not None:
-        reporter.write_line(f"making folders of newer programs in {newer.home()}, once: {', '.join(missing)} …")
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(make, needed))
+def _sendable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _sendable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_sendable, value))
+    return value
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Says at the start of a whole run which programs are here and about how long it takes."""
+    partial = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.keyword or config.option.markexpr
+    return [] if partial else overview()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, object, object]:
+    """Puts tests that share a server into one worker, and what takes long to the front.
+
+    Tests of one group run in one worker, so whatever the `SHARED` fixtures start is started once.
+    """
+    groups = {item: group for item in items if (group := _group(item))}
+    sizes = Counter(groups.values())
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+
+    def place(item: pytest.Item) -> tuple[bool, int, str]:
+        group = groups.get(item, "")
+        return item.get_closest_marker("timeout") is None, -sizes[group], group
+
+    items.sort(key=place)
+    return (yield)  # a wrapper comes before pytest-xdist, which reads the groups here
+
+
+def _group(item: pytest.Item) -> str:
+    """The servers of one release that a test shares with others; empty if it shares none."""
+    names = SHARED.intersection(getattr(item, "fixturenames", ()))
+    parameters = getattr(item, "callspec", None)
+    values = parameters.params if parameters is not None else {}
+    return " ".join(f"{name}={values.get(name, '')}" for name in sorted(names))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Makes the folders of newer programs that a test needs before its timeout begins."""
+    for mark in item.iter_markers("newer"):
+        for name in mark.args:
+            with suppress(newer.NotMade):  # the test is skipped by name, or fails, when it asks for the program
+                newer.folder(name)
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

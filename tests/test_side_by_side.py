@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from tests.programs.alone import alone
@@ -50,3 +51,50 @@ def test_one_after_the_other(tmp_path: Path) -> None:
         waiting.kill()
     with alone(path):
         assert path.read_text() == "made"
+
+
+SHARING = """\
+import os
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def note(what):
+    with (HERE / what).open("a") as file:
+        print(os.environ["PYTEST_XDIST_WORKER"], file=file)
+
+
+@pytest.fixture(scope="session", params=["oldest", "newest"])
+def upstream(request):
+    note(f"started-{request.param}")
+    return request.param
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_one(upstream, number):
+    note(f"used-{upstream}")
+"""
+
+
+def test_a_shared_server_starts_once(tmp_path: Path) -> None:
+    """Tests that share a server run in one worker, also when there are several, so each release starts once."""
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_collection_modifyitems\n")
+    (tmp_path / "test_sharing.py").write_text(textwrap.dedent(SHARING))
+    options = ["-p", "no:cacheprovider", "-q", "-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for release in ("oldest", "newest"):
+        assert len((tmp_path / f"started-{release}").read_text().split()) == 1
+        used = (tmp_path / f"used-{release}").read_text().split()
+        assert len(used) == 10
+        assert len(set(used)) == 1

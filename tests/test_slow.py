@@ -192,13 +192,13 @@ async def test_a_listing_that_falls_silent_says_which_key_to_raise(cloud: Cloud)
 
 # -- and in nobody's way
 
-PROJECTS, SLOW = 200, 20
+PROJECTS, SLOW = 100, 10
 CYCLES = 4
 
 
 async def test_slow_projects_take_no_turn_from_the_others(cloud: Cloud):
-    """Of 200 projects, 20 have listings that dribble in for half an interval, and always want to be asked again.
-    The other 180 are asked as often as a project of another cloud, which has nobody beside it."""
+    """Of 100 projects, 10 have responses that dribble in for half an interval, and always want to be asked again.
+    The other 90 are asked as often as a project of another cloud, which has nobody beside it."""
     names = [FIRST, *(cloud.add_project(f"project-{number:03}").name for number in range(PROJECTS - 2))]
     paths = {f"/heat/v1/{cloud.project(name).id}/software_deployments": name for name in names}
     slow = {path for number, path in enumerate(paths) if number % (PROJECTS // SLOW) == 5}

@@ -206,8 +206,8 @@ CASES = {
 
 
 @pytest.fixture(scope="module", params=releases("node_exporter"))
-def release(request: pytest.FixtureRequest) -> str:
-    """A release of node_exporter, and so of its toolkit, after the other."""
+def node_exporter(request: pytest.FixtureRequest) -> str:
+    """A release of node_exporter, and so of its toolkit, and then the other."""
     require("node_exporter", request.param)
     return str(request.param)
 
@@ -240,9 +240,9 @@ def our_answers(files: Files) -> Answers:
 
 
 @pytest.fixture(scope="module")
-def their_answers(files: Files, release: str) -> Answers:
+def their_answers(files: Files, node_exporter: str) -> Answers:
     """What node_exporter answers."""
-    return answers(files, "node_exporter", release)
+    return answers(files, "node_exporter", node_exporter)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -310,7 +310,7 @@ ONLY_HERE: dict[str, tuple[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def starts(files: Files, release: str) -> dict[str, tuple[Path, bool]]:
+def starts(files: Files, node_exporter: str) -> dict[str, tuple[Path, bool]]:
     """By what is in it: a file, and whether node_exporter starts with it."""
     texts = REFUSED | {name: text for name, (text, _) in ONLY_HERE.items()}
 
@@ -318,8 +318,8 @@ def starts(files: Files, release: str) -> dict[str, tuple[Path, bool]]:
         number = list(texts).index(name)
         config = files.folder / f"start-{number}.yml"
         config.write_text(texts[name])
-        folder = files.folder / f"start-{number}-{release}"
-        with WebProgram("node_exporter", config, folder, release=release) as running:
+        folder = files.folder / f"start-{number}-{node_exporter}"
+        with WebProgram("node_exporter", config, folder, release=node_exporter) as running:
             return config, running.starts()
 
     with ThreadPoolExecutor(3) as pool:
@@ -344,12 +344,14 @@ def test_some_files_are_refused_here_alone(starts: dict[str, tuple[Path, bool]],
         webconfig.Files.read(config).loaded()
 
 
-def test_a_refused_file_ends_the_program(files: Files, release: str) -> None:
+def test_a_refused_file_ends_the_program(files: Files, node_exporter: str) -> None:
     """Neither program starts with a file that is refused; here the exit status is 2 and there is no traceback."""
     config = files.folder / "refused.yml"
     config.write_text(REFUSED["a plain password"])
     for program in PROGRAMS:
-        with WebProgram(program, config, files.folder / f"refused-{program}-{release}", release=release) as running:
+        with WebProgram(
+            program, config, files.folder / f"refused-{program}-{node_exporter}", release=node_exporter
+        ) as running:
             assert not running.starts()
             assert running.status == (2 if program == "ours" else 1)
             assert "Traceback" not in running.said()
@@ -423,7 +425,7 @@ CHANGES = {
 }
 
 
-def test_both_follow_changes(files: Files, release: str) -> None:
+def test_both_follow_changes(files: Files, node_exporter: str) -> None:
     """A changed file is gone by without a restart; what differs from node_exporter is as it stands beside each change.
 
     Every refusal is logged once, however often the file was looked at.
@@ -442,8 +444,10 @@ def test_both_follow_changes(files: Files, release: str) -> None:
         return {name: each(program.port).status for name, each in asks.items()}
 
     with (
-        WebProgram("node_exporter", config, files.folder / f"changing-theirs-{release}", release=release) as theirs,
-        WebProgram("ours", config, files.folder / f"changing-ours-{release}") as ours,
+        WebProgram(
+            "node_exporter", config, files.folder / f"changing-theirs-{node_exporter}", release=node_exporter
+        ) as theirs,
+        WebProgram("ours", config, files.folder / f"changing-ours-{node_exporter}") as ours,
     ):
         assert theirs.starts()
         assert ours.starts()
