@@ -23,6 +23,8 @@ from exporter.webconfig import Files, Loaded, RateLimit
 LOOK_SECONDS: Final = 1.0
 SETTLING_SECONDS: Final = 0.1
 """How long a changed file has to stay the same, for it may still be being written."""
+ATTEMPTS: Final = 10
+"""How often a file that keeps changing is read before the caller gets an error."""
 
 log = structlog.get_logger("web")
 
@@ -60,8 +62,10 @@ class Entrance:
         self._turns = Turns()
         self._looking = asyncio.Lock()
         self._refused: str | None = None
-        self._seen = Files.read(self._path)
-        self._use(self._seen.loaded())
+        found = Files.read(self._path)
+        self._seen: Files | None = found
+        """The files that were last used or refused; None after a look at files that kept changing."""
+        self._use(found.loaded())
         self.changed: Callable[[Loaded], Awaitable[None]] | None = None
         """What is told of how TLS is spoken from now on."""
 
@@ -89,30 +93,37 @@ class Entrance:
                 log.exception("internal error", path=str(self._path))
 
     async def look(self) -> None:
-        """Go by what the files say now; ConfigError where that is not what is in force."""
-        async with self._looking:
+        """Use what the files say now; ConfigError if that is not what is in use afterwards."""
+        for _ in range(ATTEMPTS):
             found = await self._read()
             if found != self._seen:
-                while (later := await self._settled()) != found:
-                    found = later
-                self._seen = found
-                try:
-                    await self._take(found)
-                except ConfigError as error:
-                    log.warning("web configuration refused, the one before stays in force", error=str(error))
-                    self._refused = str(error)
-                    raise
-                self._refused = None
-                log.info("web configuration read", file=str(self._path), tls=self.loaded.context is not None)
-            elif self._refused:
-                raise ConfigError(self._refused)
+                await asyncio.sleep(SETTLING_SECONDS)
+            # Held for one read only: a file that keeps changing keeps nobody else waiting.
+            async with self._looking:
+                if found == await self._read():
+                    await self._settle(found)
+                    return
+        if self._seen is not None:
+            log.warning("web configuration keeps changing; keeping the previous one", file=str(self._path))
+        self._seen = None
+        raise ConfigError(f"{self._path}: keeps changing: expected a file that stays the same while it is read")
 
     async def _read(self) -> Files:
         return await run_blocking(lambda: Files.read(self._path), name="web configuration")
 
-    async def _settled(self) -> Files:
-        await asyncio.sleep(SETTLING_SECONDS)
-        return await self._read()
+    async def _settle(self, found: Files) -> None:
+        if found != self._seen:
+            self._seen = found
+            try:
+                await self._take(found)
+            except ConfigError as error:
+                log.warning("web configuration refused, the one before stays in force", error=str(error))
+                self._refused = str(error)
+                raise
+            self._refused = None
+            log.info("web configuration read", file=str(self._path), tls=self.loaded.context is not None)
+        elif self._refused:
+            raise ConfigError(self._refused)
 
     async def _take(self, found: Files) -> None:
         if found.empty:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import aiohttp
@@ -252,6 +253,37 @@ async def test_a_file_that_is_broken_later_changes_nothing(cloud: Cloud, tmp_pat
         assert (await guard.plain.get(Authorization=ALICE)).status == 401
         assert [each["log_level"] for each in logs] == ["warning"] * 4 + ["info"]
         assert "plain-word" not in str(logs)
+
+
+async def test_a_file_that_keeps_changing_keeps_nobody_waiting(cloud: Cloud, tmp_path: Path):
+    """Every caller gets an error while the file keeps changing, and the previous configuration stays; the log says it
+    once. When the file stays the same, it is used."""
+    alice = hashed("right")
+    async with guarded(tmp_path, basic_auth_users={"alice": alice}) as guard:
+
+        async def rewrite() -> None:
+            for number in count():
+                (tmp_path / "new.yml").write_text(
+                    yaml.safe_dump({"basic_auth_users": {"alice": alice, f"u{number}": alice}})
+                )
+                (tmp_path / "new.yml").replace(tmp_path / "web.yml")
+                await asyncio.sleep(0.01)
+
+        with capture_logs() as logs:
+            rewriting = asyncio.create_task(rewrite())
+            async with asyncio.timeout(30):
+                outcomes = await asyncio.gather(*(guard.entrance.look() for _ in range(3)), return_exceptions=True)
+            assert [type(each) for each in outcomes] == [ConfigError] * 3
+            assert all("web.yml: keeps changing" in str(each) for each in outcomes)
+            assert (await guard.plain.get(Authorization=ALICE)).status == 200
+            rewriting.cancel()
+            await asyncio.wait((rewriting,))
+            assert [each["log_level"] for each in logs] == ["warning"]
+            # As it was, and yet it is used: what was read meanwhile counts for nothing.
+            for name in ("alice", "bob"):
+                await guard.changed(basic_auth_users={name: alice})
+                assert (await guard.plain.get(Authorization=basic(name, "right"))).status == 200
+        assert [each["log_level"] for each in logs] == ["warning", "info", "info"]
 
 
 async def test_it_is_looked_at_by_itself(cloud: Cloud, tmp_path: Path):
