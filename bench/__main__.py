@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench import decode, heat, many, memory, peers, refreshing, render, serving, starting, texts
+from bench import decode, health, heat, many, memory, peers, refreshing, render, serving, starting, texts
 from bench.table import Row, shown, write
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -41,7 +41,8 @@ def main() -> None:
     measure("memory of refreshes", refreshing.memory(large=large))
     measure("memory in the default configuration", memory.default(large=large))
     measure("memory of distinct statuses", memory.statuses(runs=1 if quick else 3))
-    measure("the event loop during refreshes", [refreshing.stalls(runs=1 if quick else 5)])
+    measure("health during the first refreshes", health.rows(30 if quick else 300, 20_000 if quick else 100_000))
+    measure("health during many first refreshes", health.rows(100 if quick else 2_000))
     if large:
         measure("scrapes during a refresh", [refreshing.scrapes(large)])
     measure("many projects", [many.refreshing(100 if quick else 2_000)])

@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections import Counter
@@ -30,6 +29,7 @@ from typing import Any
 
 import yaml
 
+from bench.probing import asked
 from bench.processes import cpu, peak
 from exporter.simulator import Plan, build
 
@@ -108,27 +108,6 @@ def _refreshed(url: str) -> float:
     return min(_values(fetch(f"{url}/metrics?name[]=heat_refreshes_total").decode(), "heat_refreshes_total"), default=0)
 
 
-@contextmanager
-def _pulse(url: str) -> Iterator[list[float]]:
-    """How long answers of /-/healthy take while this lasts, asked for all the time."""
-    ended = threading.Event()
-    times = [0.0]
-
-    def ask() -> None:
-        while not ended.wait(0.02):
-            at = time.monotonic()
-            fetch(f"{url}/-/healthy")
-            times.append(time.monotonic() - at)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield times
-    finally:
-        ended.set()
-        thread.join()
-
-
 def main() -> None:
     """Run it and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -183,7 +162,7 @@ def main() -> None:
         oldest = 0.0
         wrong: set[tuple[str, ...]] = set()
         page = ""
-        with _pulse(url) as pulse:
+        with asked(port) as late:
             began = time.monotonic()
             while time.monotonic() - began < options.rounds * options.interval:
                 at = time.monotonic()
@@ -216,7 +195,7 @@ def main() -> None:
             "resident memory, at most": f"{memory / 1024:.0f} MiB",
             "scrape of the whole page, median / p99 / longest": f"{statistics.median(latencies) * 1e3:.0f} / "
             f"{latencies[int(len(latencies) * 0.99)] * 1e3:.0f} / {latencies[-1] * 1e3:.0f} ms",
-            "longest answer of /-/healthy meanwhile": f"{max(pulse) * 1e3:.0f} ms",
+            "longest answer of /-/healthy meanwhile": f"{max(late) * 1e3:.0f} ms",
             "failures logged": str(failures),
         }
         width = max(map(len, rows))
@@ -227,7 +206,7 @@ def main() -> None:
             and values["heat_up"] == options.projects
             and oldest <= 1.1 * options.interval
             and failures == 0
-            and max(pulse) < HEALTHY_SECONDS
+            and max(late) < HEALTHY_SECONDS
             and memory < 1024**2
         )
         sys.exit(0 if right else 1)

@@ -1,4 +1,4 @@
-"""A whole refresh: memory, and how long the event loop is held up, measured in a process of its own against a cloud in
+"""A whole refresh: memory, CPU, and scrapes meanwhile, measured in a process of its own against a cloud in
 another one, whose listing is made on the fly."""
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from bench.processes import Scraper, beside, peak, resident
 from bench.serving import running
 from bench.table import Row
 
-TICK = 0.001
 PORT = 19195
 _LONG = {"timeout": "30m", "silence": "10m"}
 
@@ -70,32 +69,18 @@ async def _refresh(servers: int) -> None:
 
     settle_interpreter()
     logs.configure(level="error", format="logfmt")
-    stalls: list[float] = []
-
-    async def watch() -> None:
-        loop = asyncio.get_running_loop()
-        before = loop.time()
-        while True:
-            await asyncio.sleep(TICK)
-            now = loop.time()
-            stalls.append(now - before - TICK)
-            before = now
-
     async with Fleet(parse(json.dumps(_settings(servers=servers)), source="bench")).opened() as fleet:
         (cloud,) = fleet.clouds.values()
         await cloud.discover()
         (project,) = cloud.projects.values()
         idle = resident()
         used = time.process_time()
-        ticker = asyncio.create_task(watch())
         _, error = await project.refresh()
-        ticker.cancel()
         cpu = time.process_time() - used
     assert error is None, error
     found = project.state.shown
     assert found is not None
-    longest = max(stalls)
-    print(json.dumps({"idle": idle, "growth": peak() - idle, "stall": longest, "cpu": cpu, "total": found.total}))
+    print(json.dumps({"idle": idle, "growth": peak() - idle, "cpu": cpu, "total": found.total}))
 
 
 def environment(deployments: int, servers: int, *, text: Text = "plain") -> AbstractContextManager[dict[str, str]]:
@@ -187,22 +172,6 @@ def memory(*, large: int) -> Iterator[Row]:
         target=10.5 * large / 1_000_000,
         limit=True,
         note="a first listing, all of whose ids are sorted: so many in two rounds, which takes less memory",
-    )
-
-
-def stalls(*, runs: int) -> Row:
-    """How long a refresh with rows of 20,000 servers holds up the event loop."""
-    found = sorted(measured(100_000, servers=20_000, series=20_000)["stall"] for _ in range(runs))
-    longest = found[len(found) // 2]
-    return Row(
-        what="longest stall of the event loop, 100,000 deployments on 20,000 servers",
-        ours=longest * 1e3,
-        theirs=None,
-        unit="ms",
-        ratio=longest * 1e3,
-        target=15,
-        limit=True,
-        peer=f"(the ratio is ms, median of {runs})",
     )
 
 

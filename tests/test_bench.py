@@ -1,11 +1,14 @@
 """The figures that the README quotes are those that were measured, and what is measured stays runnable."""
 
+import asyncio
 import json
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
 from bench import quote
 from bench.listings import TEXTS, Text, body
+from bench.probing import EVERY, asked
 from bench.table import Row, shown
 from exporter.documentation import replaced
 
@@ -44,3 +47,28 @@ def test_only_the_texts_differ(text: Text) -> None:
     assert len(body(64, 10, text=text)) == pytest.approx(len(body(64, 10)), rel=0.1)
     assert body(64, 10, text=text) == body(64, 10, text=text)
     assert body(64, 10, text=text).isascii() is (text != "unicode")
+
+
+async def test_no_question_waits_for_another_one_s_answer() -> None:
+    """Questions are asked at their times while a server answers none, and each counts from when it was due."""
+    number = 5
+    waiting: list[asyncio.StreamWriter] = []
+    enough = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError), closing(writer):
+            while await reader.readuntil(b"\r\n\r\n"):
+                waiting.append(writer)
+                if len(waiting) >= number:
+                    enough.set()
+                await enough.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nHealthy\n")
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        with ExitStack() as asking:
+            late = asking.enter_context(asked(server.sockets[0].getsockname()[1]))
+            await enough.wait()
+            await asyncio.to_thread(asking.close)
+    assert len(late) >= number
+    for place, each in enumerate(sorted(late, reverse=True)[:number]):
+        assert each >= (number - 1 - place) * EVERY
