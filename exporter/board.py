@@ -66,9 +66,10 @@ class Board:
         """Every project, in no particular order."""
         return [kept.summary for kept in self._kept.values()]
 
-    def row(self, summary: ProjectSummary) -> pages.Row:
-        """A project's row."""
-        return self._kept[summary.key].row
+    @property
+    def rows(self) -> dict[ProjectKey, tuple[ProjectSummary, pages.Row]]:
+        """Every project and its row."""
+        return {key: (kept.summary, kept.row) for key, kept in self._kept.items()}
 
     async def look(self) -> None:
         """Take in what has changed up to now."""
@@ -126,7 +127,10 @@ class Board:
         return _Kept(summary, pages.row(summary), version, counted)
 
     def changes(self, since: str, now: float) -> dict[str, Any] | None:
-        """What is new since a version, None where nothing is; everything where the version is not known any more."""
+        """What is new since a version, None where nothing is; everything where the version is not known any more.
+
+        A worker thread may call it.
+        """
         process, _, number = since.partition("-")
         # Ours has no more digits than this: Python takes long to read a number of thousands.
         known = process == self._process and len(number) < 20 and number.isascii() and number.isdigit()
@@ -139,8 +143,11 @@ class Board:
             "version": self.version,
             "now": now,
             "full": full,
-            "rows": "".join(_new(self._kept.values(), seen, now)),
-            "gone": [] if full else [pages.row_id(key) for key, version in self._removed.items() if version > seen],
+            # Copied at once, because other requests may change them meanwhile.
+            "rows": "".join(_new(list(self._kept.values()), seen, now)),
+            "gone": []
+            if full
+            else [pages.row_id(key) for key, version in list(self._removed.items()) if version > seen],
             "overview": pages.overview(self.overview, now) if self._overview_version > seen else "",
         }
 

@@ -22,7 +22,7 @@ from exporter.errors import ProjectQueryError
 from exporter.fleet import Fleet
 from exporter.lookup import sought
 from exporter.negotiation import accepts_gzip
-from exporter.threads import run_blocking
+from exporter.threads import run_beside, run_blocking
 from exporter.view import View
 
 SECURITY_HEADERS: Final = {
@@ -36,6 +36,11 @@ SECURITY_HEADERS: Final = {
 PAGE_HEADERS: Final = {**SECURITY_HEADERS, "Cache-Control": "no-store"}
 PATHS: Final = ("/project", "/config", "/updates")
 """What is served here besides `/`; the telemetry path is none of them."""
+
+MANY: Final = 200
+"""More projects, or rows of one, are worked on in a worker thread."""
+PIECE: Final = 256 * 1024
+"""So many bytes are compressed at once."""
 
 
 class Site:
@@ -62,19 +67,28 @@ class Site:
     async def _landing(self, request: web.Request) -> web.Response:
         board, view, now = self._board, View.of(request.query), self._now()
         await board.look()
-        version, overview = board.version, board.overview
-        wanted = view.order([summary for summary in board.summaries if view.shows(summary)])
-        rows = [board.row(summary) for summary in wanted]
+        version, overview, shown = board.version, board.overview, board.rows
+
+        def selected() -> list[pages.Row]:
+            wanted = view.order([summary for summary, _ in shown.values() if view.shows(summary)])
+            return [shown[summary.key][1] for summary in wanted]
+
+        rows = await run_beside(len(shown) > MANY, selected, name="landing page")
         top = pages.landing_top(overview, view, metrics=self._metrics, now=now, version=version, matching=len(rows))
         steps = ("".join(row.html(now) for row in rows[start : start + STEP]) for start in range(0, len(rows), STEP))
         return await _page(request, chain((top,), steps, (pages.LANDING_BOTTOM,)))
 
     async def _updates(self, request: web.Request) -> web.Response:
-        await self._board.look()
-        news = self._board.changes(request.query.get("since", ""), self._now())
-        if news is None:
-            return web.Response(status=204, headers=PAGE_HEADERS)
-        return await _sent(request, [msgspec.json.encode(news)], content_type="application/json")
+        board, since, now = self._board, request.query.get("since", ""), self._now()
+        await board.look()
+
+        def news() -> bytes:
+            found = board.changes(since, now)
+            return b"" if found is None else msgspec.json.encode(found)
+
+        if body := await run_beside(len(board.rows) > MANY, news, name="updates"):
+            return await _sent(request, _pieces(body), content_type="application/json")
+        return web.Response(status=204, headers=PAGE_HEADERS)
 
     async def _project(self, request: web.Request) -> web.Response:
         now = self._now()
@@ -82,21 +96,25 @@ class Site:
             watch = sought(self._fleet, "/project", request.query)
         except ProjectQueryError as error:
             return await _page(request, [pages.message(str(error), now=now, home=self._home)], status=error.status)
-        return await _page(request, [pages.project(watch.state, now=now, home=self._home)])
+        state = watch.state
+        many = state.shown is not None and len(state.shown.problems) > MANY
+        page = await run_beside(many, lambda: pages.project(state, now=now, home=self._home).encode(), name="project")
+        return await _sent(request, _pieces(page), content_type="text/html")
 
     async def _config(self, request: web.Request) -> web.Response:
         settings = {name: cloud.access.settings for name, cloud in self._fleet.clouds.items()}
-        config = self._fleet.config
+        config, now = self._fleet.config, self._now()
+        html = "text/html" in request.headers.get("Accept", "")
 
-        def text() -> tuple[str, str]:
-            return effective.configuration(config), effective.clouds(settings)
+        def page() -> bytes:
+            in_force, resolved = effective.configuration(config), effective.clouds(settings)
+            if html:
+                return pages.configuration(in_force, resolved, now=now, home=self._home).encode()
+            return f"{in_force}---\n# What openstacksdk resolved\n{resolved}".encode()
 
         # YAML of thousands of projects takes a while.
-        in_force, resolved = await run_blocking(text, name="configuration")
-        if "text/html" in request.headers.get("Accept", ""):
-            return await _page(request, [pages.configuration(in_force, resolved, now=self._now(), home=self._home)])
-        both = f"{in_force}---\n# What openstacksdk resolved\n{resolved}"
-        return await _sent(request, [both.encode()], content_type="text/plain")
+        body = await run_blocking(page, name="configuration")
+        return await _sent(request, _pieces(body), content_type="text/html" if html else "text/plain")
 
     async def _asset(self, request: web.Request) -> web.Response:
         asset = ASSETS.get(request.match_info["name"])
@@ -130,6 +148,10 @@ async def _sent(request: web.Request, parts: Iterable[bytes], *, content_type: s
         made.append(part)
         await asyncio.sleep(0)
     return web.Response(status=status, body=b"".join(made), headers=headers)
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    return (body[start : start + PIECE] for start in range(0, len(body), PIECE))
 
 
 def _compressed(parts: Iterable[bytes]) -> Iterator[bytes]:
