@@ -97,7 +97,7 @@ class Board:
             changed = True
         while len(self._removed) > KEPT_REMOVALS:
             self._forgotten = self._removed.pop(next(iter(self._removed)))
-        clouds = tuple(cloud_summary(cloud.state) for cloud in self._fleet.clouds.values())
+        clouds = tuple(cloud_summary(cloud.current) for cloud in self._fleet.clouds.values())
         above = clouds, self._fleet.state.reload_successful
         if changed or above != self._above:
             self._above = above

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -22,18 +21,20 @@ from exporter.administrators import SampleIndex
 from exporter.clock import Clock
 from exporter.config import Cloud, Config, NamedProject
 from exporter.errors import RAISE, AdministratorError, AnswerError, DeadlineError, InternalError, RefreshError
-from exporter.exposition import Block
 from exporter.families import CONFIGS, DURATIONS, FAMILIES, FINISHED, PROBLEMS, SERVERS
 from exporter.fold import FoldOptions, server_filter
 from exporter.gate import Gate
 from exporter.naming import Desk, Manners
 from exporter.refresh import ProjectWatch, Surroundings
-from exporter.snapshot import Snapshot
-from exporter.state import CloudState, Condition, ProjectKey, ProjectState, RemovalReason, added, observed
+from exporter.state import CloudState, ProjectKey, RemovalReason, added, observed
+from exporter.steps import in_steps
 from exporter.stopwatch import Stopwatch
 from exporter.units import format_duration
 
 log = structlog.get_logger("cloud")
+
+# So many projects are taken over at once.
+STEP: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +46,10 @@ class Stage:
     clock: Clock
     families: frozenset[str]
     """The names of those that the page has."""
-    show_project: Callable[[ProjectWatch], None]
-    forget_project: Callable[[ProjectWatch], None]
-    show_cloud: Callable[[CloudWatch], None]
-    fit: Callable[[ProjectKey, Snapshot], Snapshot]
-    render: Callable[[ProjectState, Snapshot], Mapping[str, Block]]
+    changed: Callable[[ProjectKey], asyncio.Future[None]]
+    """Called after each change of a project; the result is done when the page shows it."""
+    show_cloud: Callable[[str], None]
+    """Called after each change of a cloud, by name."""
 
 
 class _Found(NamedTuple):
@@ -79,10 +79,6 @@ class CloudWatch:
         self.access = access
         self.state = CloudState(cloud=config.name)
         self.projects: dict[str, ProjectWatch] = {}
-        self._conditions: dict[str, Condition] = {}
-        """By project id,"""
-        self._together: Counter[Condition] = Counter()
-        """and how many projects have each: there may be thousands, and each refresh changes one."""
         self.discovered = asyncio.Event()
         """Set once the first attempt to find the projects has ended."""
         self.known: dict[str, ProjectWatch] = {}
@@ -126,9 +122,7 @@ class CloudWatch:
                 server_filter=server_filter(config.servers.include, config.servers.exclude),
             ),
             clock=stage.clock,
-            fit=stage.fit,
-            render=stage.render,
-            publish=self._project_changed,
+            changed=stage.changed,
             attempted=self._attempted,
             check_token=partial(self._check_token, self.access),
             admit=self._admit,
@@ -150,13 +144,13 @@ class CloudWatch:
             desk=self._desk,
         )
 
-    def move(self, config: Cloud, access: CloudAccess, stage: Stage) -> list[ProjectWatch]:
-        """Go by another configuration from now on: projects, tokens, data and counters that it does not touch stay.
-        Returns the projects that are to be shown anew."""
+    def move(self, config: Cloud, access: CloudAccess, stage: Stage) -> None:
+        """Use another configuration from now on: projects, tokens, data and counters that it does not touch stay."""
         self.config, self.access, self._stage = config, access, stage
         self._shared = self._surroundings()
         self._look_again.set()
-        return [watch for watch in self.projects.values() if watch.move(self._shared)]
+        for watch in self.projects.values():
+            watch.move(self._shared)
 
     async def run(self) -> None:
         """Find the projects and watch each, for ever."""
@@ -199,7 +193,7 @@ class CloudWatch:
                 found = await self._find(stopwatch)
             self._taken = self.config
             self.found = True
-            changed = await self._take_over(found)
+            await self._take_over(found)
             if found.missing:
                 names = ", ".join(map(repr, found.missing))
                 error = AnswerError(f"no such project, or no role in it: {names}", api="identity", status=404)
@@ -207,7 +201,6 @@ class CloudWatch:
             for project_id in self._refused:
                 self.access.drop_token(project_id)  # its roles may be others now
                 self.projects[project_id].readmit()
-            await self._draw(changed)
         except RefreshError as failure:
             error = failure.alone()
         except TimeoutError:
@@ -299,8 +292,8 @@ class CloudWatch:
                 ]
         return matches
 
-    async def _take_over(self, found: _Found) -> list[ProjectWatch]:
-        """Watch these from now on, and then no others. Returns the projects that are to be shown anew."""
+    async def _take_over(self, found: _Found) -> None:
+        """Watch these from now on, and then no others; in steps, because there may be thousands."""
         shard = self._stage.config.shard
         enabled = {
             project.id: project
@@ -313,23 +306,19 @@ class CloudWatch:
             for known in self.projects
             if known not in enabled
         }
-        new: set[str] = set()
-        for project in enabled.values():
-            if (watch := self.projects.get(project.id)) is not None:
-                watch.rename(project.name)
-                continue
-            watch = ProjectWatch(ProjectKey(self.config.name, project.id), project.name, self._shared)
-            self.projects[project.id] = watch
-            new.add(project.id)
+        for some in in_steps(enabled.values(), STEP):
+            for project in some:
+                if (watch := self.projects.get(project.id)) is not None:
+                    watch.rename(project.name)
+                    continue
+                watch = ProjectWatch(ProjectKey(self.config.name, project.id), project.name, self._shared)
+                self.projects[project.id] = watch
+                self._stage.changed(watch.key)
+            await asyncio.sleep(0)
         await self._remove_each(reasons)
         # A round takes as long as there are projects.
-        return [watch for project_id, watch in self.projects.items() if watch.repace() or project_id in new]
-
-    async def _draw(self, watches: Iterable[ProjectWatch]) -> None:
-        """Show these one by one, each counted from then on: thousands take a second."""
-        for watch in watches:
-            self._project_changed(watch)
-            await asyncio.sleep(0)
+        for watch in self.projects.values():
+            watch.repace()
 
     async def _remove_each(self, reasons: Mapping[str, RemovalReason]) -> None:
         """Remove these one by one, others having a turn in between: thousands take more than a second."""
@@ -350,7 +339,6 @@ class CloudWatch:
     def _drop(self, watch: ProjectWatch) -> None:
         project_id = watch.key.project_id
         del self.projects[project_id]
-        self._note(project_id, None)
         if (task := self._tasks.pop(project_id, None)) is not None:
             task.cancel()
         watch.attempted.set()  # its first attempt has ended too
@@ -358,7 +346,7 @@ class CloudWatch:
         self.access.forget(project_id)
         self._samples.drop(project_id)
         self._refused.discard(project_id)
-        self._stage.forget_project(watch)
+        self._stage.changed(watch.key)
 
     def _start_new(self) -> None:
         for project_id, watch in self.projects.items():
@@ -447,27 +435,17 @@ class CloudWatch:
     def _attempted(self, duration: float) -> None:
         self.state = replace(self.state, refresh_durations=observed(self.state.refresh_durations, duration))
 
-    def _project_changed(self, watch: ProjectWatch) -> None:
-        if self.projects.get(watch.key.project_id) is not watch:
-            return  # removed while its last refresh was under way
-        self._note(watch.key.project_id, watch.state.condition)
-        self._stage.show_project(watch)
-        self._replace(self.state)
-
-    def _note(self, project_id: str, condition: Condition | None) -> None:
-        if (before := self._conditions.pop(project_id, None)) is not None:
-            self._together[before] -= 1
-        if condition is not None:
-            self._conditions[project_id] = condition
-            self._together[condition] += 1
-
-    def _replace(self, state: CloudState) -> None:
+    @property
+    def current(self) -> CloudState:
+        """The state with the requests up to now."""
         traffic = self.access.traffic
-        self.state = replace(
-            state,
-            projects=dict(self._together),
+        return replace(
+            self.state,
             admin_token=bool(self._counts_all or self._refused),
             requests=dict(traffic.requests),
             authentications=traffic.authentications,
         )
-        self._stage.show_cloud(self)
+
+    def _replace(self, state: CloudState) -> None:
+        self.state = state
+        self._stage.show_cloud(self.config.name)

@@ -53,8 +53,9 @@ _DENIALS: Final = frozenset({"auth", "forbidden", "not_found", "catalog"})
 _OUTAGES: Final = frozenset({"timeout", "connect", "dns", "tls", "server_error", "rate_limited"})
 # Beside those of what is listed, names of so many things that were are kept.
 SPARE: Final = 1000
-# More names are looked up in a worker thread.
+# More names are looked up in a worker thread, and larger pages of them decoded.
 LARGE: Final = 2000
+LARGE_PAGE: Final = 64 * 1024
 
 N = TypeVar("N", bound=Hashable)
 
@@ -162,7 +163,8 @@ class _Book(Generic[N]):
         except RefreshError as failure:
             error = failure
         if complete:
-            found.extend(rest := wanted.rest())
+            rest = await run_beside(len(hashes) > LARGE, wanted.rest, name="names")
+            found.extend(rest)
             names += [self.unknown] * len(rest)
         await self._add(found, names)
         if error is not None:
@@ -214,10 +216,13 @@ class _Book(Generic[N]):
             async for part in parts:
                 body += part
         try:
-            items = msgspec.json.decode(body)[self.collection]
-            return {item["id"]: self.read(item) for item in items if isinstance(item["id"], str)}
+            return await run_beside(len(body) > LARGE_PAGE, partial(self._read_page, body), name="names")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError) as error:
             raise DecodeError(f"the list of {self.collection} is not as documented: {error}", api=self.api) from None
+
+    def _read_page(self, body: bytes | bytearray) -> dict[str, N]:
+        items = msgspec.json.decode(body)[self.collection]
+        return {item["id"]: self.read(item) for item in items if isinstance(item["id"], str)}
 
 
 def _text(value: Any) -> str:
@@ -251,6 +256,10 @@ class Naming:
         for book in (self._configs, self._servers):
             book.not_before, book.closed = 0.0, False
             book.forget_unknown()
+
+    def forget(self) -> None:
+        """Forget all names; those of what is listed again are asked for when that is due."""
+        self._configs.names, self._servers.names = NameTable(), NameTable()
 
     def keep(self, kept: NameTable[ConfigName], *, of: NameTable[ConfigName]) -> None:
         """Keep only so much of a table, unless there is another one by now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,6 @@ from exporter.access import CloudAccess, Token
 from exporter.clock import Clock
 from exporter.config import CloudLimits, Refresh
 from exporter.errors import RAISE, AdministratorError, AnswerError, Api, DeadlineError, InternalError, RefreshError
-from exporter.exposition import Block
 from exporter.families import CONFIG_NAMES, CONFIGS, SERVER_NAMES
 from exporter.finishes import Events, Ledger, Memory, events
 from exporter.fold import Fold, FoldOptions
@@ -52,12 +51,8 @@ class Surroundings:
     limits: CloudLimits
     fold: FoldOptions
     clock: Clock
-    fit: Callable[[ProjectKey, Snapshot], Snapshot]
-    """Cuts a snapshot to what the page has room for."""
-    render: Callable[[ProjectState, Snapshot], Mapping[str, Block]]
-    """The data's blocks by family; runs in a thread for a large snapshot."""
-    publish: Callable[[ProjectWatch], None]
-    """Called after each change of a watch's state."""
+    changed: Callable[[ProjectKey], asyncio.Future[None]]
+    """Called after each change of a project's state; the result is done when the page shows it."""
     attempted: Callable[[float], None]
     """Called with each attempt's duration, before its outcome is published."""
     check_token: Callable[[Token], Awaitable[None]]
@@ -99,10 +94,7 @@ class _Found(NamedTuple):
     size: int
     listing_time: float
     asked_steady: float
-    whole: Snapshot
-    """The data, before it is cut to what the page has room for."""
     snapshot: Snapshot
-    blocks: Mapping[str, Block]
     token: Token
     """The response was requested with it."""
     sample: tuple[int, ...]
@@ -123,8 +115,6 @@ class ProjectWatch:
         """Set once the first attempt has ended."""
         self.fetched_at = 0.0
         """When the data was asked for, by the steady clock."""
-        self._blocks: Mapping[str, Block] | None = {}
-        """The data as the page is to show it from now on; None: as it does already, and nobody else has to keep it."""
         self._shared = shared
         self._failures = 0
         self._listing_time = 0.0
@@ -146,8 +136,6 @@ class ProjectWatch:
         """Whether these were requested with an administrator's token."""
         self._suspended = False
         """Whether Heat is not asked before the next discovery."""
-        self._whole: Snapshot | None = None
-        """The data before it was cut to what the page has room for."""
         self._tally = ConfigTally()
         self._named_with = NO_NAMES
         """What was known when it was last named."""
@@ -246,30 +234,32 @@ class ProjectWatch:
             self._failed(error, duration)
         elif found is not None:
             self._succeeded(found, duration)
+        await shared.changed(self.key)
         self.attempted.set()
         return started, error or refused
 
-    def expire(self) -> None:
-        """Withdraw the data where it has become too old."""
+    def expire(self) -> bool:
+        """Withdraw the data if it has become too old; whether it has."""
         state = self.state
         if state.shown is None:
-            return
+            return False
         limit = pace.stale_limit(self._shared.refresh.stale_after, state.interval)
-        if self._shared.clock.steady() - self.fetched_at > limit:
-            log.warning(
-                "data withdrawn, too old",
-                cloud=self.key.cloud,
-                project_id=self.key.project_id,
-                project=state.name,
-                limit=format_duration(limit),
-            )
-            self.withdraw()
+        if self._shared.clock.steady() - self.fetched_at <= limit:
+            return False
+        log.warning(
+            "data withdrawn, too old",
+            cloud=self.key.cloud,
+            project_id=self.key.project_id,
+            project=state.name,
+            limit=format_duration(limit),
+        )
+        self.withdraw()
+        return True
 
     def withdraw(self) -> None:
         """Show no data until the next success."""
-        self._blocks = {}
-        self._whole = None
         self._tally = ConfigTally()
+        self._naming.forget()
         self._replace(replace(self.state, stale=True))
 
     def refuse(self, error: AdministratorError, duration: float | None = None) -> None:
@@ -286,16 +276,10 @@ class ProjectWatch:
             self._suspended = False
             self._readmitted.set()
 
-    def take_blocks(self) -> Mapping[str, Block] | None:
-        """The data as the page is to show it from now on, for whoever keeps it; None where it has not changed."""
-        blocks, self._blocks = self._blocks, None
-        return blocks
-
     def rename(self, name: str) -> None:
         """Take over a project's new name."""
         if name != self.state.name:
-            self.state = replace(self.state, name=name)
-            self.redraw()
+            self._replace(replace(self.state, name=name))
 
     async def _fetch(self, shared: Surroundings, stopwatch: Stopwatch, stage: list[Api]) -> _Found:
         token = await self._token(shared, stopwatch)
@@ -320,14 +304,9 @@ class ProjectWatch:
         await shared.check_token(token)
         return token
 
-    def cut(self, rows: int) -> None:
-        """Show at most so many series of servers."""
-        if self.state.shown is not None:
-            self._show(self.state.shown.cut(rows))
-
-    def move(self, shared: Surroundings) -> bool:
-        """Go by other settings from now on; data and counters stay as they are, and so does the next turn, but for
-        another interval. Whether there is now something else to show."""
+    def move(self, shared: Surroundings) -> None:
+        """Use other settings from now on; data, counters and the time of the next refresh stay, unless the interval
+        changes."""
         if shared.access is not self._shared.access:
             # Other credentials or another address: what was wrong with the ones before says nothing of them.
             self._failures = 0
@@ -341,17 +320,15 @@ class ProjectWatch:
             self._unfiltered = False
         if shared.duration_bounds != self._shared.duration_bounds and self.state.ledger is not None:
             # One family, one set of bounds: the histogram begins anew.
-            self.state = replace(self.state, ledger=Ledger(self.state.ledger.finished))
+            self._replace(replace(self.state, ledger=Ledger(self.state.ledger.finished)))
         self._shared = shared
-        return self.repace()
+        self.repace()
 
-    def repace(self) -> bool:
-        """Go by the interval that is in force now, whatever has changed it. Whether it is another one, to be shown."""
-        if (interval := self._interval_in_force()) == self.state.interval:
-            return False
-        self.state = replace(self.state, interval=interval)
-        self._repaced.set()
-        return True
+    def repace(self) -> None:
+        """Use the effective interval, whatever has changed it."""
+        if (interval := self._interval_in_force()) != self.state.interval:
+            self._replace(replace(self.state, interval=interval))
+            self._repaced.set()
 
     def _tell_stretched(self, interval: float) -> None:
         """Say it where the time that listings take begins or ceases to stretch the interval in force."""
@@ -380,17 +357,6 @@ class ProjectWatch:
             requests=shared.requests_of_a_round(),
             requests_per_second=shared.limits.requests_per_second,
         )
-
-    def redraw(self) -> None:
-        """Render the data anew, for other labels or a page with other families."""
-        if self.state.shown is not None:
-            self._show(self.state.shown)
-        else:
-            self._replace(self.state)
-
-    def _show(self, snapshot: Snapshot) -> None:
-        self._blocks = self._shared.render(self.state, snapshot)
-        self._replace(replace(self.state, snapshot=snapshot))
 
     async def _list(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
         found = await self._list_once(shared, token, stopwatch)
@@ -478,13 +444,12 @@ class ProjectWatch:
             tally = fold.tally()
             kept = names.configs.only(tally.unnamed.values()) if overgrown else names.configs
             tally = tally.named_by(names.configs)
-            whole = self._named(shared, fold.finish(response_bytes=size), tally, names)
+            snapshot = self._named(shared, fold.finish(response_bytes=size), tally, names)
             told = events(fold.sighted(), bounds=shared.duration_bounds, asked_at=fold.asked_at, named=named_actions)
-            return whole, tally, kept, told, not known and fold.repeats()
+            return snapshot, tally, kept, told, not known and fold.repeats()
 
         large = fold.listed > LARGE_LISTING
-        whole, tally, kept, told, repeats = await run_beside(large, count, name="count")
-        snapshot = shared.fit(self.key, whole)
+        snapshot, tally, kept, told, repeats = await run_beside(large, count, name="count")
         return _Found(
             shared=shared,
             names=names,
@@ -494,9 +459,7 @@ class ProjectWatch:
             size=size,
             listing_time=listing_time,
             asked_steady=asked_steady,
-            whole=whole,
             snapshot=snapshot,
-            blocks=await run_beside(large, partial(shared.render, self.state, snapshot), name="render"),
             token=token,
             sample=fold.sample,
             sum=fold.sum,
@@ -532,7 +495,7 @@ class ProjectWatch:
             return replace(found, pause=lambda took: 0.0) if found is not None and at_once else found
 
         current = manners()
-        if (whole := self._whole) is not None and current is not None and self._naming.open(current):
+        if (whole := self.state.shown) is not None and current is not None and self._naming.open(current):
             await self._ask_for_names(manners, whole, at_once=at_once)
         await self._show_names()
 
@@ -553,38 +516,21 @@ class ProjectWatch:
             )
         except Exception:
             log.exception("internal error", cloud=self.key.cloud, project_id=self.key.project_id)
+        if self.state.shown is None:
+            self._naming.forget()  # the data was withdrawn meanwhile
 
     async def _show_names(self) -> None:
-        """Show the data with the names that are known by now; a lot of it is made ready beside the event loop."""
-        while (whole := self._whole) is not None and self.state.shown is not None:
+        """Show the data with the names that are known by now; for large data they are looked up in a worker thread."""
+        while (whole := self.state.shown) is not None:
             shared, tally, names = self._shared, self._tally, self._known(self._shared)
             if names.same_as(self._named_with):
                 return
             large = whole.total > LARGE_LISTING
             tally, called = await run_beside(large, partial(self._renamed, shared, whole, tally, names), name="names")
-            if self._whole is not whole or self._shared is not shared:
-                continue  # something newer came meanwhile
-            if await self._show_beside(whole, shared.fit(self.key, called)):
-                self._whole, self._tally, self._named_with = called, tally, names
-
-    async def resize(self, series: int) -> None:
-        """Show so many series of those that limits cut, or all if there are fewer; as many as before are the same."""
-        while (whole := self._whole) is not None and (shown := self.state.shown) is not None:
-            snapshot = whole.cut(series)
-            if snapshot.bounded == shown.bounded or await self._show_beside(whole, snapshot):
-                return
-
-    async def _show_beside(self, whole: Snapshot, snapshot: Snapshot) -> bool:
-        """Show so much of the data, a lot of it made ready beside the event loop; False where it was for nothing, for
-        something newer came meanwhile."""
-        shared, state = self._shared, self.state
-        large = whole.total > LARGE_LISTING
-        blocks = await run_beside(large, partial(shared.render, state, snapshot), name="render")
-        if self._whole is not whole or self._shared is not shared or self.state.name != state.name:
-            return False
-        self._blocks = blocks
-        self._replace(replace(self.state, snapshot=snapshot))
-        return True
+            if self.state.shown is whole and self._shared is shared:
+                self._tally, self._named_with = tally, names
+                self.state = replace(self.state, snapshot=called)
+                await shared.changed(self.key)
 
     def _counted(self, told: Events) -> Ledger | None:
         """The finishes so far with those of a listing."""
@@ -603,7 +549,7 @@ class ProjectWatch:
         if before.up is False:
             log.info("recovered", cloud=self.key.cloud, project_id=self.key.project_id, project=before.name)
         self.fetched_at = found.asked_steady
-        self._whole, self._tally, self._named_with = found.whole, found.tally, found.names
+        self._tally, self._named_with = found.tally, found.names
         if found.kept is not found.names.configs:
             self._naming.keep(found.kept, of=found.names.configs)
         self._distinct, self._administrator = found.sum, found.token.administrator
@@ -612,7 +558,6 @@ class ProjectWatch:
         if not _same_finishes(found.shared, self._shared):
             # Other settings came while it was under way: to the next listing, what this one did not show is no news.
             self._memory = None
-        self._blocks = found.blocks
         self._replace(before.succeeded(found.snapshot, duration=duration, interval=interval, ledger=ledger))
         if self._may_ask and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self.ask_for_names(), name=f"names {'/'.join(self.key)}")
@@ -635,4 +580,4 @@ class ProjectWatch:
 
     def _replace(self, state: ProjectState) -> None:
         self.state = state
-        self._shared.publish(self)
+        self._shared.changed(self.key)

@@ -107,7 +107,7 @@ def document(fleet: Fleet) -> dict[str, Any]:
                 "projects": len(cloud.projects),
             }
             for cloud in fleet.clouds.values()
-            for summary in (cloud_summary(cloud.state),)
+            for summary in (cloud_summary(cloud.current),)
         ],
         "projects": [_project(watch) for watch in _sorted(fleet)],
     }
@@ -140,7 +140,7 @@ def summarize(fleet: Fleet, *, to: TextIO, output: Output = "table") -> bool:
     if list(fleet.watches()):
         console.print(table(fleet))
     for cloud in fleet.clouds.values():
-        if cloud.state.admin_token:
+        if cloud.current.admin_token:
             line = f"cloud {cloud.config.name!r}: {ADMINISTRATOR}"
             console.print(_text(line), highlight=False)
     found = complaints(fleet)

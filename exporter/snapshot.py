@@ -172,6 +172,13 @@ class Snapshot:
             server_names=_of({row.server_id for row in servers}, self.server_names),
         )
 
+    def withhold(self) -> Snapshot:
+        """The same without series of servers; if it has none, without those of configs, and then of problems."""
+        for series in (len(self.servers) + len(self.server_names), len(self.configs)):
+            if series:
+                return self.cut(self.bounded - series)
+        return self.cut(0)
+
     @property
     def total(self) -> int:
         """All deployments counted."""

@@ -6,6 +6,7 @@ holds a lock, so a slow reader costs nobody else anything.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -22,7 +23,8 @@ from exporter.negotiation import accepts_gzip, choose_format
 from exporter.own import Own
 from exporter.pieces import Piece, deflated, gzip_parts, piece, plain
 from exporter.sending import Outbox, Parts
-from exporter.site import Site
+from exporter.site import MANY, Site
+from exporter.threads import run_beside
 
 log = structlog.get_logger("web")
 
@@ -61,7 +63,8 @@ class Server:
     @web.middleware
     async def _current(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """What is too old by now is on no page, even if nobody had the time to look."""
-        self._fleet.expire_if_late()
+        if not request.path.startswith("/-/"):
+            await self._fleet.expire_if_late()
         return await handler(request)
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -99,7 +102,7 @@ class Server:
         names = request.query.getall("name[]", None)
         families = None if names is None else named(names, self._fleet.families)
         format = choose_format(_joined(request, "Accept"))
-        return self._exposition(request, format, self._fleet.shown(watch, format, families))
+        return self._exposition(request, format, await self._fleet.publisher.owned(watch.key, format, families))
 
     async def _discovery(self, request: web.Request) -> web.Response:
         clouds = self._fleet.clouds.values()
@@ -109,25 +112,31 @@ class Server:
         target = request.host if external is None else _host_and_port(external)
         scheme = request.scheme if external is None else external.scheme
         prefix = "" if external is None else external.path.rstrip("/")
-        entries = [
-            {
-                "targets": [target],
-                "labels": {
-                    "__scheme__": scheme,
-                    "__metrics_path__": f"{prefix}/probe",
-                    "__param_cloud": watch.key.cloud,
-                    "__param_project": watch.key.project_id,
-                    # Without it the `up` of all projects would be one series.
-                    "instance": "/".join(watch.key),
-                    "__meta_heat_cloud": watch.key.cloud,
-                    "__meta_heat_project_id": watch.key.project_id,
-                    "__meta_heat_project": watch.state.name,
-                },
-            }
-            for cloud in clouds
-            for watch in sorted(cloud.projects.values(), key=lambda watch: watch.key)
-        ]
-        return web.json_response(entries)
+        watches = [watch for cloud in clouds for watch in cloud.projects.values()]
+
+        def entries() -> bytes:
+            return json.dumps(
+                [
+                    {
+                        "targets": [target],
+                        "labels": {
+                            "__scheme__": scheme,
+                            "__metrics_path__": f"{prefix}/probe",
+                            "__param_cloud": watch.key.cloud,
+                            "__param_project": watch.key.project_id,
+                            # Without it the `up` of all projects would be one series.
+                            "instance": "/".join(watch.key),
+                            "__meta_heat_cloud": watch.key.cloud,
+                            "__meta_heat_project_id": watch.key.project_id,
+                            "__meta_heat_project": watch.state.name,
+                        },
+                    }
+                    for watch in sorted(watches, key=lambda watch: watch.key)
+                ]
+            ).encode()
+
+        body = await run_beside(len(watches) > MANY, entries, name="service discovery")
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     async def _reloaded(self, request: web.Request) -> web.Response:
         if self._reload is None:

@@ -508,6 +508,7 @@ async def test_a_fault(cloud: Cloud, name: str, api: Api, caplog: pytest.LogCapt
                 if api == "identity":
                     scene.end_tokens()
             await eventually(lambda: sum(scene.watch.state.failures.values()) >= fault.attempts)
+            await scene.fleet.publisher.settled()
             page = page_of(scene.fleet)
             shown = page.select(DEPLOYMENTS, cloud="sim", project=FIRST, status="COMPLETE", action="CREATE")
             assert [each.value for each in shown] == [1]
@@ -518,7 +519,7 @@ async def test_a_fault(cloud: Cloud, name: str, api: Api, caplog: pytest.LogCapt
             scene.hands.advance(LIFE - 10)
             await scene.others_refreshed()
             scene.hands.advance(30)
-            scene.fleet.expire()
+            await scene.fleet.expire()
             page = page_of(scene.fleet)
             assert page.select(DEPLOYMENTS, cloud="sim", project=FIRST) == []
             failures = page.cells("heat_refresh_failures_total", "api", "reason", cloud="sim", project=FIRST)
@@ -536,6 +537,7 @@ async def test_a_fault(cloud: Cloud, name: str, api: Api, caplog: pytest.LogCapt
             await eventually(lambda: scene.watch.state.refreshes > attempts, "it is tried again")
             assert scene.watch.state.up
             assert sum(scene.watch.state.failures.values()) == failed
+            await scene.fleet.publisher.settled()
             page = page_of(scene.fleet)
             assert page.value(DEPLOYMENTS, cloud="sim", project=FIRST, status="COMPLETE", action="CREATE") == 1
             assert scene.trap.paths == []

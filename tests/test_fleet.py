@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import pytest
 from structlog.testing import capture_logs
 
+from exporter.budget import OWN_SERIES, SPARE_SHARE
 from exporter.cloud import CloudWatch
-from exporter.fleet import OWN_SERIES, SPARE_SHARE, Fleet
+from exporter.fleet import Fleet
 from exporter.report import summarize
 from exporter.simulator import Plan, Simulator, World, build
 from tests import harness
@@ -425,7 +426,7 @@ async def every_turn(found: Callable[[], T]) -> AsyncIterator[list[T]]:
 
 def sizes(fleet: Fleet) -> Counter[str]:
     """How many series that limits cut each project shows, by its id; quicker than reading the page."""
-    return Counter({owner[2]: size for owner, size in fleet._bounded.numbers.items()})
+    return Counter({key.project_id: size for key, size in fleet.publisher.budget.shown.numbers.items()})
 
 
 def steps(seen: Sequence[Counter[Any]]) -> list[int]:
@@ -434,8 +435,8 @@ def steps(seen: Sequence[Counter[Any]]) -> list[int]:
 
 
 async def test_many_projects_are_cut_at_once(cloud: Cloud):
-    """Where hundreds of projects of one size share too small a page, each is cut a little, and none fails. That holds
-    up nobody: from one turn of the event loop to the next hardly more than one is cut, and none more than it has to."""
+    """If a reload leaves hundreds of projects of one size too small a page, whole families are withheld until they fit,
+    and then all get the same share. From one turn of the event loop to the next hardly more than one changes."""
     async with crowd(cloud) as many, many.fleet() as fleet:
         await fleet.once()
         limit = lines(fleet) - 2 * CROWD
@@ -443,8 +444,8 @@ async def test_many_projects_are_cut_at_once(cloud: Cloud):
             await fleet.reload(lambda: configuration(limits={"series": limit}))
         assert lines(fleet) <= limit
         assert max(steps(seen)) <= 2
-        assert {len(each) for each in seen} == {CROWD}
-        assert min(min(each.values()) for each in seen) == min(seen[-1].values())
+        assert len(seen[-1]) == CROWD
+        assert len(set(seen[-1].values())) == 1
         for _ in range(2):
             await asyncio.gather(*(watch.refresh() for watch in fleet.watches()))
         page = page_of(fleet)
@@ -478,39 +479,12 @@ async def test_many_projects_share_a_page_from_the_start(cloud: Cloud):
             page = page_of(fleet)
     assert limit - CROWD < largest <= limit
     cut = [sum(now[name] < was[name] for name in was) for was, now in pairwise(seen)]
-    assert 0 < max(cut) < CROWD / 10
+    assert max(cut) <= 2
     assert len({(rows(page) + withheld(page))[name] for name in rows(page)}) == 1
     assert len(rows(page)) == CROWD
     assert max(rows(page).values()) == min(rows(page).values()) >= 35
     assert page.total(DEPLOYMENTS) == 60 * CROWD
     assert page.total("heat_up") == CROWD
-
-
-async def test_what_is_made_ready_while_shares_are_given(cloud: Cloud):
-    """A project's data that was cut before others made room, and is shown at any moment after that, gets its share."""
-    async with crowd(cloud, projects=8, servers=60) as many:
-        for turns in range(24):
-            async with many.fleet(configuration(names=False)) as fleet:
-                await asyncio.gather(*(each.discover() for each in fleet.clouds.values()))
-                late, *others = fleet.watches()
-                await asyncio.gather(*(watch.refresh() for watch in others))
-                limit = lines(fleet) + OWN_SERIES + 5
-                await fleet.reload(lambda: configuration(limits={"series": limit}, names=False))  # noqa: B023
-                assert not withheld(page_of(fleet))
-                whole = others[0]._whole
-                assert whole is not None
-                fleet._give_share(late.key)  # as where it lacked some already
-                cut = fleet._fit(late.key, whole)
-                assert cut.bounded <= 5
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                late._whole = whole
-                late._show(cut)
-                await fleet._shares_given()
-                page = page_of(fleet)
-            assert len(page) <= limit
-            assert len(rows(page)) == 8
-            assert set(rows(page).values()) == {rows(page)[late.state.name]}, turns
 
 
 async def test_many_projects_are_shown_one_by_one(cloud: Cloud):
@@ -534,6 +508,7 @@ async def test_many_projects_are_shown_one_by_one(cloud: Cloud):
     async with crowd(cloud) as many, many.fleet(settings) as fleet:
         async with every_turn(shown) as seen:
             await asyncio.gather(*(each.discover() for each in fleet.clouds.values()))
+            await fleet.publisher.settled()
         assert not seen[0]
         assert list(seen[-1].values()) == [3600] * CROWD
         assert max(steps(seen)) <= 2
@@ -548,7 +523,9 @@ async def test_many_projects_are_shown_one_by_one(cloud: Cloud):
         many.add_project("new")
         async with every_turn(shown) as seen:
             await asyncio.gather(*(each.discover() for each in fleet.clouds.values()))
+            await fleet.publisher.settled()
         assert len(seen[-1]) == CROWD - 5 + 1
+        assert max(steps(seen)) <= 2
     assert not [each for each in counted if each[0] != each[1]]
 
 
@@ -591,21 +568,20 @@ async def test_undocumented_values_past_the_limit(cloud: Cloud, kind: str):
 
 
 async def test_what_the_page_shows_is_kept_there_alone(cloud: Cloud):
-    """What was made of a listing is handed to the page, and stays on it through what changes of a project since."""
+    """The data of a refresh stays on the page while only the state or the name of its project changes."""
     project = cloud.project(FIRST).id
     async with cloud.fleet() as fleet:
         await fleet.once()
         (watch,) = (each for each in fleet.watches() if each.key.project_id == project)
         before = page_of(fleet).cells(DEPLOYMENTS, "status", "action", project=FIRST)
         assert sum(before.values()) == 1
-        assert watch.take_blocks() is None
         cloud.listing(answering(500))
         await watch.refresh()
         assert page_of(fleet).value("heat_up", project=FIRST) == 0
         assert page_of(fleet).cells(DEPLOYMENTS, "status", "action", project=FIRST) == before
         watch.rename("renamed")
+        await fleet.publisher.settled()
         assert page_of(fleet).cells(DEPLOYMENTS, "status", "action", project="renamed") == before
-        assert watch.take_blocks() is None
 
 
 # -- what is gone leaves nothing behind
@@ -619,7 +595,7 @@ def open_files() -> int:
 def held(fleet: Fleet) -> dict[str, int]:
     """How much the parts of a fleet keep."""
     (watch,) = fleet.clouds.values()
-    access, samples, page = watch.access, watch._samples, fleet.page
+    access, samples, page, budget = watch.access, watch._samples, fleet.page, fleet.publisher.budget
     shelves = {id(each.shelf): each.shelf for sections in page._sections.values() for each in sections}.values()
     return {
         "tokens": len(access._tokens),
@@ -627,8 +603,8 @@ def held(fleet: Fleet) -> dict[str, int]:
         "renewals": len(access._renewals),
         "samples": len(samples._samples) + len(samples._holders),
         "slots": len(page._slots) + len(page._free),
-        "series": sum(len(each.numbers) for each in (fleet._bounded, fleet._others, fleet._wanted)),
-        "conditions": len(watch._conditions),
+        "series": sum(len(each.numbers) for each in (budget.shown, budget._fixed, budget._fixed_data, budget._wanted)),
+        "conditions": len(fleet.publisher._conditions._of) + len(fleet.publisher._shown),
         "blocks": sum(len(shelf.sizes) + sum(slot >= 0 for _, slot in shelf.pieces) for shelf in shelves),
         "pieces": sum(len(shelf.pieces) for shelf in shelves),
         "lines": sum(b"project_id=" in line for line in page.plain("text").splitlines()),
@@ -686,12 +662,16 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
         (watch,) = fleet.clouds.values()
         assert set(watch.access._tokens) == {None, *ids}
         assert set(watch._samples._samples) == ids
-        assert {each[2] for each in fleet._others.numbers if each[0] == "project"} == ids
+        assert {each[2] for each in fleet.publisher.budget._fixed.numbers if each[0] == "project"} == ids
         page = await look(exporter)
         assert page.value("heat_projects_removed_total", reason="gone") == REPLACED * 11
-        gc.collect()
-        alive = {watch.state.name for reference in seen if (watch := reference()) is not None}
-        assert alive == wanted
+
+        def alive() -> set[str]:
+            gc.collect()
+            return {watch.state.name for reference in seen if (watch := reference()) is not None}
+
+        # A task that was cancelled a moment ago needs a few turns of the event loop to end.
+        await eventually(lambda: alive() == wanted)
 
 
 def calm(fleet: Fleet) -> dict[str, int] | None:

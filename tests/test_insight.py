@@ -120,7 +120,7 @@ async def test_failures_and_staleness_lose_nothing(cloud: Cloud):
         cloud.listing(answering(500))
         await watch_of(fleet).refresh()
         hands.advance(10**4)
-        fleet.expire()
+        await fleet.expire()
         stale = page_of(fleet)
         assert not stale.select(DEPLOYMENTS, project=FIRST)
         assert finished(stale) == {("COMPLETE", "CREATE"): 1}

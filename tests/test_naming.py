@@ -16,7 +16,7 @@ from exporter.naming import DENIED, FAILED, INTERVALS, PAGE_ITEMS, PAGES, RENEWA
 from exporter.snapshot import ConfigName
 from exporter.stopwatch import Stopwatch
 from tests import harness
-from tests.harness import FIRST, ONCE, SECOND, Cloud, Hold, answering, configuration, page_of, watch_of
+from tests.harness import FIRST, ONCE, SECOND, Cloud, Hands, Hold, answering, configuration, page_of, watch_of
 
 cloud = harness.cloud
 pytestmark = harness.sdk_warning
@@ -506,6 +506,37 @@ async def test_names_that_nothing_has_any_more_are_forgotten(cloud: Cloud):
         await watch.refresh()
     assert cloud.requests.count(path=configs_of(cloud)) == asked
     assert page.value(CONFIGS, project_id=project, config_name="install-agent", status="COMPLETE") == 1
+
+
+async def test_names_go_with_the_data(cloud: Cloud):
+    """When a project's data is withdrawn its names are, too, also those that arrive after that; with new data they are
+    asked for again."""
+    hands, asked = Hands(), Hold()
+    async with cloud.fleet(configuration(refresh=ONCE), clock=hands.clock) as fleet:
+        await fleet.once()
+        watch = watch_of(fleet)
+        assert watch._naming.names.configs
+        assert watch._naming.names.servers
+        for late in (False, True):
+            if late:
+                cloud.intercept(asked, configs_of(cloud))
+                asking = asyncio.create_task(watch.ask_for_names())
+                await asyncio.wait_for(asked.entered.wait(), harness.DEADLINE)
+            hands.advance(10**5)
+            await fleet.expire()
+            if late:
+                asked.released.set()
+                await asking
+            assert not watch._naming.names.configs
+            assert not watch._naming.names.servers
+            await watch.refresh()
+            assert page_of(fleet).cells(CONFIGS, "config_name", project=FIRST) == {"": 1}
+        cloud.mend()
+        hands.advance(10**5)
+        await watch.refresh()
+        await watch.ask_for_names()
+        assert page_of(fleet).cells(CONFIGS, "config_name", project=FIRST) == {"install-agent": 1}
+        assert watch._naming.names.servers
 
 
 async def test_a_list_without_an_end(cloud: Cloud, asking: Asking):

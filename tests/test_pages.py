@@ -300,9 +300,9 @@ async def test_clouds_show_discovery_and_warnings():
         shown.put("berry", cloud="two")
         cloud = shown.fleet.clouds["two"]
         cloud.state = dataclasses.replace(
-            cloud.state, discovery_up=False, discovery_error=f"auth: {HOSTILE}", admin_token=True,
-            discovery_last_success=NOW - 7300,
-        )  # fmt: skip
+            cloud.state, discovery_up=False, discovery_error=f"auth: {HOSTILE}", discovery_last_success=NOW - 7300
+        )
+        cloud._refused.add("apple")
         one, two = (row for row in Parsed((await shown.get()).text).rows if len(row) == 4 and row[0] != "Cloud")
     assert one == ["one", "pending", "none", ""]
     assert two[0].startswith("two")

@@ -12,13 +12,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 
-from exporter.access import Project
-from exporter.cloud import _Found
 from exporter.config import Config
 from exporter.exposition import CONTENT_TYPES
 from exporter.families import FAMILIES
 from exporter.fleet import Fleet
+from exporter.refresh import ProjectWatch
 from exporter.serve import Address, listening
+from exporter.state import ProjectKey
 from exporter.web import Server
 from tests import harness
 from tests.harness import (
@@ -194,8 +194,10 @@ async def test_what_was_only_just_found(while_drawing: bool):
     watch = fleet.clouds["sim"]
     if while_drawing:
         fleet._take(configuration(metrics={"include": ["heat_refresh_interval_seconds"]}), before=fleet.config)
+        fleet.publisher.reconfigure(fleet.families, series=0, projects=())
         watch.move(watch.config, watch.access, fleet._stage)
-    await watch._take_over(_Found([Project("id-1", "new", "", enabled=True)], [], frozenset()))
+    key = ProjectKey("sim", "id-1")
+    watch.projects["id-1"] = ProjectWatch(key, "new", watch._shared)
     async with listening(Server(fleet), [Address("127.0.0.1", 0)]) as ports, scraper() as session:
         exporter = Exporter(f"http://127.0.0.1:{ports[0]}", session, fleet)
         assert "id-1" not in (await exporter.get()).text
@@ -259,7 +261,7 @@ async def test_a_project_without_data_is_probed_all_the_same(cloud: Cloud):
         page = Samples.of((await exporter.get(probe(FIRST))).text)
         assert (page.value("heat_up"), page.total(DEPLOYMENTS)) == (1, 1)
         hands.advance(4 * 3600)
-        exporter.fleet.expire()
+        await exporter.fleet.expire()
         for accept in FORMATS.values():
             answer = await exporter.get(probe(FIRST), Accept=accept)
             assert answer.status == 200

@@ -496,10 +496,11 @@ async def test_other_families_are_drawn_beside_everything_else(cloud: Cloud, int
                 assert page.select(left_out)
                 if turns == 1:
                     del fleet.clouds["sim"].projects[gone.key.project_id]
-                    fleet._forget_project(gone)
+                    fleet.publisher.changed(gone.key)
                 if turns == 5 and interrupted:
                     reloading.cancel()
         assert reloading.cancelled() is interrupted
+        await fleet.publisher.settled()
         assert turns >= (5 if interrupted else 20)
         page = page_of(fleet)
     assert not page.select(left_out)

@@ -216,10 +216,10 @@ async def test_06_fresh_data_is_not_withdrawn(cloud: Cloud):
     async with cloud.fleet(settings, clock=hands.clock) as fleet:
         await fleet.once()
         hands.advance(600)
-        fleet.expire()
+        await fleet.expire()
         assert page_of(fleet).select(DEPLOYMENTS, project=FIRST)
         hands.advance(1)
-        fleet.expire()
+        await fleet.expire()
         assert not page_of(fleet).select(DEPLOYMENTS, project=FIRST)
 
 
@@ -754,7 +754,7 @@ async def test_15_broken_requests_get_no_traceback(cloud: Cloud):
 async def test_15_a_mistake_of_ours_gets_no_traceback(cloud: Cloud):
     """Even an internal error is a plain 500, in which no client reads our code."""
     async with cloud.exporter(configuration(refresh=ONCE)) as exporter:
-        del exporter.fleet.page
+        del exporter.fleet.publisher.page
         answer = await exporter.get()
         assert answer.status == 500
         assert "Traceback" not in answer.text

@@ -165,10 +165,10 @@ async def test_staleness_goes_by_the_steady_clock(cloud: Cloud):
         for jump in (100 * HOUR, -300 * HOUR):
             hands.wall += jump
             hands.steady += 300
-            fleet.expire()
+            await fleet.expire()
             assert page_of(fleet).select(DEPLOYMENTS, project=FIRST)
         hands.steady += 1
-        fleet.expire()
+        await fleet.expire()
         assert not page_of(fleet).select(DEPLOYMENTS, project=FIRST)
 
 
