@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -26,11 +30,12 @@ from bench.serving import running
 from bench.table import Row, shown
 
 PORT = 19202
+URL = f"http://127.0.0.1:{PORT}"
 DEPLOYMENTS, SERVERS = 100_000, 20_000
 """Of the one large project."""
 EACH = 50
 """Deployments of every other project."""
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "clouds": [{"name": "bench", "cloud": "simulator"}],
     "refresh": {"interval": "1h", "timeout": "10m", "silence": "10m"},
     # The cloud's answers are the only thing that the exporter waits for.
@@ -40,7 +45,8 @@ MODULE = [sys.executable, "-m", "bench.health"]
 
 
 async def _cloud(projects: int, deployments: int) -> None:
-    """A simulated cloud, whose first project has so many deployments if any; prints its clouds.yaml."""
+    """A simulated cloud. One project has so many deployments, if any, and another name with each discovery; prints its
+    clouds.yaml."""
     from exporter.simulator import Plan, Simulator, build
 
     plan = Plan(projects=projects, disabled_projects=0, servers=projects * 10, deployments=projects * EACH, churn=0)
@@ -48,7 +54,11 @@ async def _cloud(projects: int, deployments: int) -> None:
     large = next(iter(world.deployments.values())).project_id if deployments else None
     body = list(pieces(deployments, SERVERS)) if deployments else []
 
+    names = count(1)
+
     async def listing(request: web.BaseRequest, api: str) -> web.StreamResponse | None:
+        if large is not None and request.path.endswith("/auth/projects"):
+            world.projects[large].name = f"large-{next(names)}"
         if not request.path.endswith(f"/{large}/software_deployments"):
             return None
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -67,7 +77,7 @@ async def _cloud(projects: int, deployments: int) -> None:
 
 def _ready() -> bool:
     try:
-        return fetch(f"http://127.0.0.1:{PORT}/-/ready") == b"Ready\n"
+        return fetch(f"{URL}/-/ready") == b"Ready\n"
     except OSError:
         return False
 
@@ -76,27 +86,7 @@ def _percentile(late: list[float], share: float) -> float:
     return sorted(late)[min(len(late) - 1, int(len(late) * share))]
 
 
-def rows(projects: int, deployments: int = 0) -> Iterator[Row]:
-    """Answers during the first refreshes of so many projects, one of which has so many deployments if any, beside those
-    of the same exporter when it has nothing to do."""
-    with ExitStack() as stack:
-        environment = stack.enter_context(beside([*MODULE, "cloud", str(projects), str(deployments)]))
-        config = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))) / "config.yaml"
-        config.write_text(json.dumps(SETTINGS))
-        command = [sys.executable, "-m", "exporter", f"--config.file={config}", "--log.level=error"]
-        command.append(f"--web.listen-address=127.0.0.1:{PORT}")
-        url = f"http://127.0.0.1:{PORT}"
-        with asked(PORT) as busy, ExitStack() as serving:
-            serving.enter_context(running(*command, url=f"{url}/-/healthy", env=environment))
-            until(_ready, 600, pause=0.1)
-            stack.push(serving.pop_all())
-        page = sums(fetch(f"{url}/metrics").decode())
-        assert page["heat_up"] == projects, "every project was refreshed"
-        assert page["heat_software_deployments"] >= deployments
-        with asked(PORT) as idle:
-            time.sleep(min(20.0, max(5.0, len(busy) * EVERY)))
-    one = f", one with {deployments:,} deployments" if deployments else f" of {EACH} deployments"
-    what = f"first refreshes of {projects:,} projects{one}"
+def _shown(what: str, busy: list[float], idle: list[float]) -> Iterator[Row]:
     for which, share, target in (("99.9 % of answers", 0.999, 50), ("longest answer", 1.0, 200)):
         ours, theirs = _percentile(busy, share) * 1e3, _percentile(idle, share) * 1e3
         yield Row(
@@ -104,12 +94,58 @@ def rows(projects: int, deployments: int = 0) -> Iterator[Row]:
             ours=ours,
             theirs=theirs,
             unit="ms",
-            peer="the same exporter, idle (the ratio is ms)",
+            peer="an idle exporter (the ratio is ms)",
             ratio=ours,
             target=target,
             limit=True,
             note=f"{len(busy):,} questions, one every {EVERY * 1e3:g} ms",
         )
+
+
+@contextmanager
+def _exporter(config: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """An exporter that has refreshed all of its projects once."""
+    command = [sys.executable, "-m", "exporter", f"--config.file={config}", "--log.level=error"]
+    command.append(f"--web.listen-address=127.0.0.1:{PORT}")
+    with running(*command, url=f"{URL}/-/healthy", env=environment) as process:
+        until(_ready, 600, pause=0.1)
+        yield process
+
+
+def _idle(config: Path, environment: Mapping[str, str]) -> list[float]:
+    """Answers of an exporter of one small project, which it has refreshed."""
+    one = [{**SETTINGS["clouds"][0], "projects": "current"}]
+    config.write_text(json.dumps(SETTINGS | {"clouds": one}))
+    with _exporter(config, environment):
+        time.sleep(1)
+        with asked(PORT) as late:
+            time.sleep(20)
+    return late
+
+
+def rows(projects: int, deployments: int = 0) -> Iterator[Row]:
+    """Answers during the first refreshes of so many projects, one of which has so many deployments if any, beside those
+    of an exporter that has nothing to do; and while that one gets another name, and all of them other families."""
+    again: list[float] = []
+    with ExitStack() as stack:
+        environment = stack.enter_context(beside([*MODULE, "cloud", str(projects), str(deployments)]))
+        config = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))) / "config.yaml"
+        idle = _idle(config, environment)
+        config.write_text(json.dumps(SETTINGS))
+        with asked(PORT) as busy:
+            process = stack.enter_context(_exporter(config, environment))
+        page = sums(fetch(f"{URL}/metrics").decode())
+        assert page["heat_up"] == projects, "every project was refreshed"
+        assert page["heat_software_deployments"] >= deployments
+        if deployments:
+            config.write_text(json.dumps(SETTINGS | {"metrics": {"exclude": ["heat_software_deployments_stuck"]}}))
+            with asked(PORT) as again:
+                process.send_signal(signal.SIGHUP)
+                until(lambda: b'"large-2"' in fetch(f"{URL}/metrics?name[]=heat_up"), pause=0.1)
+    one = f", one with {deployments:,} deployments" if deployments else f" of {EACH} deployments"
+    yield from _shown(f"first refreshes of {projects:,} projects{one}", busy, idle)
+    if again:
+        yield from _shown(f"that one renamed, and a reload with other families for all {projects:,}", again, idle)
 
 
 if __name__ == "__main__":
