@@ -29,7 +29,7 @@ from exporter.web import Server
 from exporter.webconfig import Loaded
 
 SHUTDOWN_SECONDS: Final = 2.0
-GARBAGE_THRESHOLDS: Final = (50_000, 20, 100)
+GARBAGE_THRESHOLDS: Final = (10_000, 10, 1000)
 SWITCH_INTERVAL: Final = 0.00005
 
 log = structlog.get_logger("serve")
@@ -131,10 +131,10 @@ class Settings:
 def settle_interpreter() -> None:
     """Have the event loop held up for short times only.
 
-    The collector of cycles looks at what is new only, and seldom: it holds up everything while it goes through all rows
-    of all projects, which are never in a cycle. With Python's own thresholds that was most of the time that 100,000
-    deployments held up the event loop, and a third of their CPU. And whoever counts or writes a large listing in
-    another thread hands the interpreter over soon.
+    The garbage collector holds up everything while it goes through the rows of all projects, which are in no cycle.
+    With Python's own thresholds that was most of the time that 100,000 deployments held up the event loop, and a third
+    of their CPU. So it looks at old objects hardly ever, and at no more than 100,000 new ones in one pass, because a
+    pass over a million takes 50 ms. And a worker thread that counts or renders a lot hands the interpreter over soon.
     """
     gc.collect()
     gc.freeze()
