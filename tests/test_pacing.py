@@ -4,7 +4,6 @@ Time is virtual (`tests.virtual`), everything else is real: the exporter, its so
 """
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -24,6 +23,7 @@ from exporter.pace import spread
 from exporter.refresh import ProjectWatch
 from exporter.simulator import Plan, Simulator, World, build
 from exporter.simulator.heat import Heat
+from exporter.threads import WORKERS
 from tests.harness import Cloud, configuration, eventually, isolate, page_of
 from tests.virtual import SLOWLY, VirtualLoop
 
@@ -192,7 +192,7 @@ class Pacing(RuleBasedStateMachine):
         """For how long the machine was suspended: its steady clock went on."""
         self.off = 0.0
         """By how much the wall clock was set."""
-        self._idle = set(threading.enumerate())
+        self._calls = WORKERS.calls
         self._open = AsyncExitStack()
 
     # -- the beginning and the end
@@ -246,7 +246,7 @@ class Pacing(RuleBasedStateMachine):
 
     def _working(self) -> bool:
         """Whether threads are at work."""
-        return any(each not in self._idle and each.name[:8] != "asyncio_" for each in threading.enumerate())
+        return WORKERS.calls > self._calls
 
     def _configuration(self) -> Any:
         wanted = self.settings
