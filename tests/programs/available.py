@@ -5,6 +5,7 @@ Uses nothing but the standard library: `.ci/run` calls this module before anythi
 
 import os
 import sys
+import sysconfig
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from tests.programs import newer
 OLDEST, NEWEST = "oldest", "newest"
 """The releases: those of Debian 12, installed on the machine, and those of `newer`, in a folder."""
 
+LIBRARIES = Path("/usr/lib") / (sysconfig.get_config_var("MULTIARCH") or "")
 LEFT_OUT = "left out: "
 """How the reason of every skip begins that is due to a missing program."""
 
@@ -68,7 +70,8 @@ PROGRAMS = {
         Program("buildah", ("/usr/bin/buildah", "/usr/bin/mmdebstrap"), ("buildah", "mmdebstrap")),
         Program("npm", ("/usr/bin/node", "/usr/bin/npm"), ("nodejs", "npm")),
         Program("systemd-analyze", ("/usr/bin/systemd-analyze",), ("systemd",)),
-        Program("chromium", ("/usr/bin/chromium",), ("chromium",)),
+        # The program that drives it (Playwright's) needs the library.
+        Program("chromium", ("/usr/bin/chromium", f"{LIBRARIES}/libatomic.so.1"), ("chromium", "libatomic1")),
     )
 }
 

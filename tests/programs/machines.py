@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tests.programs.machines                      every machine, one after the other
     .venv/bin/python -m tests.programs.machines user root            these
-    … user --tests tests/test_units.py                               these tests only
+    … user --tests tests/test_units.py -x                            with these arguments for pytest
 
 Each run is of a fresh clone of the last commit in a fresh copy of the machine, and ends with the exit status of
 `make test`. Needs root and mmdebstrap.
@@ -25,7 +25,7 @@ USER = "user"
 """The ordinary user of every machine."""
 BASE = ("python3", "python3-venv", "make")
 """What the README asks for."""
-SOME_PROGRAMS = ("curl", "prometheus", "prometheus-node-exporter", "systemd", "chromium", "nodejs", "npm")
+SOME_PROGRAMS = ("curl", "prometheus", "prometheus-node-exporter", "systemd", "chromium", "libatomic1", "nodejs", "npm")
 ALL_PROGRAMS = sorted({package for program in available.PROGRAMS.values() for package in program.packages})
 NOWHERE = "http://127.0.0.1:9/debian"
 """An address of a mirror that nobody answers at."""
@@ -134,7 +134,7 @@ def main() -> int:
     """Runs what the arguments say; the exit status is 1 if `make test` failed anywhere."""
     parser = argparse.ArgumentParser(description="Run make test on bare machines.")
     parser.add_argument("machines", nargs="*", metavar="MACHINE", help=f"of {', '.join(MACHINES)} (default: all)")
-    parser.add_argument("--tests", nargs="+", default=(), help="what is handed to pytest instead of all tests")
+    parser.add_argument("--tests", nargs=argparse.REMAINDER, default=(), help="what is handed to pytest, to the end")
     arguments = parser.parse_args()
     failed = []
     for name in arguments.machines or MACHINES:
