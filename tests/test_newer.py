@@ -35,11 +35,15 @@ def ask(tmp_path: Path) -> Ask:
     if reason is not None:
         available.leave_out(reason)
 
-    def start(*, then: str = "", packages: tuple[str, ...] = SMALL.packages) -> subprocess.Popen[str]:
+    def start(
+        *, before: str = "", then: str = "", handled: str = "()", packages: tuple[str, ...] = SMALL.packages
+    ) -> subprocess.Popen[str]:
         code = (
-            "import sys, time; from tests.programs import newer;"
-            f"newer.FOLDERS['small'] = newer.Folder('small', {packages}, {SMALL.proof}, variant='extract');"
-            f"print(newer.folder('small'), flush=True); {then}"
+            f"import sys, time; from tests.programs import newer; {before}\n"
+            f"newer.FOLDERS['small'] = newer.Folder('small', {packages}, {SMALL.proof}, variant='extract')\n"
+            f"try: print(newer.folder('small'), flush=True)\n"
+            f"except {handled} as error: print(error, flush=True)\n"
+            f"{then}"
         )
         return subprocess.Popen(
             [sys.executable, "-c", code],
@@ -120,6 +124,21 @@ def test_one_that_is_killed_leaves_nothing(ask: Ask, tmp_path: Path) -> None:
     eventually(lambda: not making(), timeout=60, what="nothing runs any more")
     assert not mounted(tmp_path)
     assert told(ask()).is_dir()
+
+
+def test_a_folder_that_cannot_be_made_keeps_nobody_waiting(ask: Ask) -> None:
+    """Each of two processes is told that the mirror cannot be reached, while the other still runs."""
+    processes = []
+    for _ in range(2):
+        process = ask(
+            before="newer.mirror = lambda: 'http://127.0.0.1:9'", handled="newer.NotMade", then="sys.stdin.read()"
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        assert "mmdebstrap can't make a folder" in process.stdout.readline()
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
 
 
 def test_what_is_not_to_be_had_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

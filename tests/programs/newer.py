@@ -160,12 +160,16 @@ def made(wanted: Folder) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)  # open as long as this process is there
     fcntl.flock(lock, fcntl.LOCK_SH)
-    if not _whole(wanted):
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _whole(wanted):  # nobody else has made it meanwhile
-            _make(wanted)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        _remove_others(wanted)
+    try:
+        if not _whole(wanted):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _whole(wanted):  # nobody else has made it meanwhile
+                _make(wanted)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            _remove_others(wanted)
+    except NotMade:
+        os.close(lock)  # others wait for it
+        raise
     return path
 
 
