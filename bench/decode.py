@@ -13,11 +13,11 @@ from pydantic import BaseModel, TypeAdapter
 
 from bench.listings import NOW, PIECE, body
 from bench.table import Row, side_by_side
-from exporter.config import Config
-from exporter.fold import Fold, FoldOptions
-from exporter.hashes import Sum
-from exporter.listing import ListingDecoder
-from exporter.records import Deployment
+from exporter.config.schema import Config
+from exporter.deployments.aggregator import Fold, FoldOptions
+from exporter.deployments.hashes import Sum
+from exporter.deployments.records import Deployment
+from exporter.openstack.decoder import ListingDecoder
 
 
 class _Whole(msgspec.Struct):

@@ -17,8 +17,8 @@ from pathlib import Path
 from bench.processes import Scraper, beside, resident, until
 from bench.serving import running, scraped_in_every_way
 from bench.table import Row
-from exporter.exposition import Block
-from exporter.families import FAMILIES, SCOPE_LABELS
+from exporter.metrics.families import FAMILIES, SCOPE_LABELS
+from exporter.metrics.text_format import Block
 
 DEPLOYMENTS = 50
 """Of each project."""
@@ -58,10 +58,10 @@ async def _cloud(projects: int) -> None:
 
 async def _refresh(refreshes: int) -> None:
     """Refresh every project once, and then so many again, in turn; prints the CPU that one of these took."""
-    from exporter import logs
-    from exporter.config import parse
-    from exporter.fleet import Fleet
-    from exporter.serve import settle_interpreter
+    from exporter.cli.serve import settle_interpreter
+    from exporter.collector.collector import Fleet
+    from exporter.common import logs
+    from exporter.config.schema import parse
 
     logs.configure(level="error", format="logfmt")
     settle_interpreter()
@@ -179,10 +179,10 @@ def blocks(project: int, value: int) -> dict[str, Block]:
 
 async def _serve(port: int, projects: int, owners: int) -> None:
     """A page of so many projects, put by so many owners; each of them changes once a minute."""
-    from exporter.config import parse
-    from exporter.fleet import Fleet
-    from exporter.serve import Address, listening, settle_interpreter
-    from exporter.web import Server
+    from exporter.cli.serve import Address, listening, settle_interpreter
+    from exporter.collector.collector import Fleet
+    from exporter.config.schema import parse
+    from exporter.web.app import Server
 
     settle_interpreter()
     fleet = Fleet(parse("clouds: [{name: bench}]", source="bench"))

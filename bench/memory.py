@@ -101,10 +101,10 @@ _SETTINGS = {
 
 async def _refresh() -> None:
     """One exporter that refreshes its project, asks for names, and refreshes it again; prints what each step took."""
-    from exporter import logs
-    from exporter.config import parse
-    from exporter.fleet import Fleet
-    from exporter.serve import settle_interpreter
+    from exporter.cli.serve import settle_interpreter
+    from exporter.collector.collector import Fleet
+    from exporter.common import logs
+    from exporter.config.schema import parse
 
     settle_interpreter()
     logs.configure(level="error", format="logfmt")

@@ -62,10 +62,10 @@ def _settings(*, servers: int) -> dict[str, Any]:
 
 async def _refresh(servers: int) -> None:
     """One exporter that refreshes its project once; prints what that took."""
-    from exporter import logs
-    from exporter.config import parse
-    from exporter.fleet import Fleet
-    from exporter.serve import settle_interpreter
+    from exporter.cli.serve import settle_interpreter
+    from exporter.collector.collector import Fleet
+    from exporter.common import logs
+    from exporter.config.schema import parse
 
     settle_interpreter()
     logs.configure(level="error", format="logfmt")
@@ -100,7 +100,7 @@ def measured(deployments: int, *, servers: int, series: int, text: Text = "plain
 
 def _hashes(deployments: int) -> None:
     """Collect and sort as many hashes as a listing has; prints what that took of memory, a deployment."""
-    from exporter.hashes import Gathered, repeated
+    from exporter.deployments.hashes import Gathered, repeated
 
     chance = random.Random(1)
     before = resident()

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from bench.table import Row, side_by_side
-from exporter.exposition import render
-from exporter.families import FAMILIES, SERVERS
-from exporter.pieces import piece
-from exporter.snapshot import ServerRow, Snapshot
+from exporter.deployments.snapshot import ServerRow, Snapshot
+from exporter.metrics.families import FAMILIES, SERVERS
+from exporter.metrics.gzip_members import piece
+from exporter.metrics.text_format import render
 
 FAMILY = next(family for family in FAMILIES if family.name == SERVERS)
 BASE = ("cloud", "4a772307f925ee1e6d4b1450294b4dc8", "web-frontend")

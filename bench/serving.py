@@ -20,8 +20,8 @@ from bench import peers
 from bench.processes import Scraper, resident
 from bench.render import BASE, FAMILY, snapshot
 from bench.table import Row
-from exporter.exposition import CONTENT_TYPES, render
-from exporter.pieces import gzip_member, piece
+from exporter.metrics.gzip_members import gzip_member, piece
+from exporter.metrics.text_format import CONTENT_TYPES, render
 
 OURS, NGINX, PUSHGATEWAY, EMPTY, BARE = 19191, 19192, 19193, 19198, 19200
 SECONDS = 4
@@ -38,10 +38,10 @@ def page(series: int) -> bytes:
 
 async def _serve(series: int, port: int) -> None:
     """Our web server with a fleet whose page has just these series, for ever."""
-    from exporter.config import parse
-    from exporter.fleet import Fleet
-    from exporter.serve import Address, listening
-    from exporter.web import Server
+    from exporter.cli.serve import Address, listening
+    from exporter.collector.collector import Fleet
+    from exporter.config.schema import parse
+    from exporter.web.app import Server
 
     fleet = Fleet(parse("clouds: [{name: bench}]", source="bench"))
     if (block := render(FAMILY, BASE, snapshot(series))) is not None:

@@ -25,7 +25,7 @@ from aiohttp import web
 from bench.fleet import EXPORTER, fetch, running, sums, until
 from bench.listings import records
 from bench.processes import cpu, peak
-from exporter.steps import in_steps
+from exporter.common.chunking import in_steps
 
 PORT = 19189
 SPEED = 1_000_000

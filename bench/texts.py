@@ -18,8 +18,8 @@ from bench.decode import WHOLE, options, refresh
 from bench.listings import NOW, PIECE, TEXTS, body
 from bench.refreshing import environment, measured
 from bench.table import Row, side_by_side
-from exporter.fold import Fold
-from exporter.listing import ListingDecoder
+from exporter.deployments.aggregator import Fold
+from exporter.openstack.decoder import ListingDecoder
 
 SHARE = 0.5
 NESTED_SHARE = 0.3

@@ -19,11 +19,11 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from exporter import cli
-from exporter.config import Cloud, Config
-from exporter.families import FAMILIES, SCOPE_LABELS, Scope
-from exporter.units import format_duration, format_size
-from exporter.webconfig import WebConfig
+from exporter.cli import commands
+from exporter.config.schema import Cloud, Config
+from exporter.config.units import format_duration, format_size
+from exporter.metrics.families import FAMILIES, SCOPE_LABELS, Scope
+from exporter.web.web_config import WebConfig
 
 _KINDS: Final = {"gaugehistogram": "gauge histogram"}
 _SCOPES: Final[dict[Scope, str]] = {
@@ -260,7 +260,7 @@ def _default(value: Any, kind: str) -> str:
 def flags_table() -> str:
     """Every flag of every command as Markdown, with its environment variable, default and meaning."""
     rows: dict[tuple[str, ...], list[str]] = {}
-    for name, command in cli.main.commands.items():
+    for name, command in commands.main.commands.items():
         for option in command.params:
             assert isinstance(option, click.Option)
             default = option.default

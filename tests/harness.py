@@ -30,14 +30,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter import config
-from exporter.clock import Clock
-from exporter.fleet import Fleet
-from exporter.refresh import ProjectWatch
-from exporter.serve import Address, listening
+from exporter.cli.serve import Address, listening
+from exporter.collector.collector import Fleet
+from exporter.collector.project_poller import ProjectWatch
+from exporter.common.clock import Clock
+from exporter.config import schema
 from exporter.simulator import Deployment, Plan, Project, Requests, Simulator, World, build
 from exporter.simulator.build import PASSWORD
-from exporter.web import Server
+from exporter.web.app import Server
 from tests.programs.newer import GUARD
 
 DEADLINE = 60.0
@@ -250,7 +250,7 @@ class Cloud:
 
     @asynccontextmanager
     async def exporter(
-        self, settings: config.Config | None = None, *, clock: Clock | None = None, refreshing: bool = True
+        self, settings: schema.Config | None = None, *, clock: Clock | None = None, refreshing: bool = True
     ) -> AsyncIterator["Exporter"]:
         """An exporter in this process that listens, and unless told otherwise refreshes."""
         fleet = Fleet(settings or configuration(), clock=clock)
@@ -258,7 +258,7 @@ class Cloud:
             yield exporter
 
     @asynccontextmanager
-    async def fleet(self, settings: config.Config | None = None, *, clock: Clock | None = None) -> AsyncIterator[Fleet]:
+    async def fleet(self, settings: schema.Config | None = None, *, clock: Clock | None = None) -> AsyncIterator[Fleet]:
         """A fleet that is open and does nothing by itself."""
         async with Fleet(settings or configuration(), clock=clock).opened() as fleet:
             yield fleet
@@ -337,9 +337,9 @@ def configuration(
     limits: dict[str, Any] | None = None,
     clouds: list[dict[str, Any]] | None = None,
     **sections: Any,
-) -> config.Config:
+) -> schema.Config:
     """A configuration that asks the simulated cloud ten times a second, unless told otherwise."""
-    return config.parse(written(refresh=refresh, limits=limits, clouds=clouds, **sections), source="test")
+    return schema.parse(written(refresh=refresh, limits=limits, clouds=clouds, **sections), source="test")
 
 
 def written(

@@ -18,8 +18,8 @@ from typing import Annotated, Any
 from hypothesis import strategies as st
 from pydantic import BaseModel, PlainValidator, ValidationError
 
-from exporter.fold import FoldOptions, server_filter
-from exporter.snapshot import TABLES, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot, Table
+from exporter.deployments.aggregator import FoldOptions, server_filter
+from exporter.deployments.snapshot import TABLES, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot, Table
 
 DOCUMENTED_STATUSES = {"COMPLETE", "IN_PROGRESS", "FAILED"}
 DOCUMENTED_ACTIONS = {"CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from exporter.families import FAMILIES
+from exporter.metrics.families import FAMILIES
 from tests.programs.prometheus import Promtool
 
 ROOT = Path(__file__).parent.parent

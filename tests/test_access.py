@@ -13,9 +13,9 @@ import yaml
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from exporter.access import CloudAccess
-from exporter.errors import AnswerError, ConfigError, RefreshError
-from exporter.stopwatch import Stopwatch
+from exporter.common.deadline import Stopwatch
+from exporter.common.errors import AnswerError, ConfigError, RefreshError
+from exporter.openstack.session import CloudAccess
 from tests import harness
 from tests.harness import (
     DEADLINE,

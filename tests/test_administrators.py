@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from exporter.administrators import SampleIndex
-from exporter.fleet import Fleet
-from exporter.shard import owner
+from exporter.collector.administrators import SampleIndex
+from exporter.collector.collector import Fleet
+from exporter.config.sharding import owner
 from exporter.simulator import Project
 from tests import harness
 from tests.harness import (

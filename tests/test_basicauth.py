@@ -8,9 +8,9 @@ from collections.abc import Callable
 import bcrypt
 import pytest
 
-from exporter import basicauth
-from exporter.basicauth import Turns, Users, credentials, place
-from exporter.errors import BusyError
+from exporter.common.errors import BusyError
+from exporter.web import basic_auth
+from exporter.web.basic_auth import Turns, Users, credentials, place
 from tests.harness import eventually
 
 
@@ -50,7 +50,7 @@ class Checks:
 def checks(monkeypatch: pytest.MonkeyPatch) -> Checks:
     """Counts what is computed."""
     found = Checks()
-    monkeypatch.setattr(basicauth, "_matches", found)
+    monkeypatch.setattr(basic_auth, "_matches", found)
     return found
 
 
@@ -158,13 +158,13 @@ async def test_a_flood_from_one_place_delays_nobody_else(users: Users, checks: C
     mine = asyncio.create_task(users.admits(basic("bob", "bob's"), address="10.0.0.1"))
     await eventually(lambda: len(checks.hashes) == 2)
     assert users._hashes[b"bob"] in checks.hashes
-    assert sum(isinstance(each.exception(), BusyError) for each in flood if each.done()) == 500 - basicauth.LINE
+    assert sum(isinstance(each.exception(), BusyError) for each in flood if each.done()) == 500 - basic_auth.LINE
     checks.open.set()
     assert await mine
     found = await asyncio.gather(*flood, return_exceptions=True)
-    assert found.count(False) == basicauth.LINE
-    assert checks.most <= basicauth.AT_ONCE
-    assert len(checks.hashes) == basicauth.LINE + 1
+    assert found.count(False) == basic_auth.LINE
+    assert checks.most <= basic_auth.AT_ONCE
+    assert len(checks.hashes) == basic_auth.LINE + 1
 
 
 async def test_a_flood_from_everywhere_is_bounded(users: Users, checks: Checks):
@@ -172,17 +172,17 @@ async def test_a_flood_from_everywhere_is_bounded(users: Users, checks: Checks):
     assert await users.admits(basic("bob", "bob's"), address="10.0.0.1")
     checks.open.clear()
     flood = await guesses(users, 1000, lambda each: f"10.1.{each // 250}.{each % 250}")
-    assert sum(each.done() for each in flood) == 1000 - basicauth.PLACES
+    assert sum(each.done() for each in flood) == 1000 - basic_auth.PLACES
     assert await users.admits(basic("bob", "bob's"), address="10.0.0.1")
     checks.open.set()
     found = await asyncio.gather(*flood, return_exceptions=True)
-    assert found.count(False) == basicauth.PLACES
-    assert checks.most <= basicauth.AT_ONCE
+    assert found.count(False) == basic_auth.PLACES
+    assert checks.most <= basic_auth.AT_ONCE
 
 
 async def test_wrong_answers_push_out_no_right_one(users: Users, checks: Checks, monkeypatch: pytest.MonkeyPatch):
     """What is remembered is bounded, and any number of wrong passwords leaves the right ones remembered."""
-    monkeypatch.setattr(basicauth, "REMEMBERED", 10)
+    monkeypatch.setattr(basic_auth, "REMEMBERED", 10)
     assert await users.admits(basic("alice", "right"), address=None)
     for number in range(30):
         assert not await users.admits(basic("alice", f"wrong-{number}"), address=None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.budget import OWN_SERIES, SPARE_SHARE, SeriesBudget, ceiling
-from exporter.state import ProjectKey
+from exporter.deployments.state import ProjectKey
+from exporter.metrics.series_budget import OWN_SERIES, SPARE_SHARE, SeriesBudget, ceiling
 
 SIZES = st.lists(st.integers(0, 50), max_size=8)
 

@@ -12,8 +12,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from exporter import __version__, config
-from exporter.config import Config
+from exporter import __version__
+from exporter.config import schema
+from exporter.config.schema import Config
 from release import chart
 from release.chart import CHART
 from tests.programs.available import require
@@ -411,7 +412,7 @@ def test_the_service_monitor(renderings: dict[str, list[Json]]):
         ("replicas", "2", "additional properties 'replicas' not allowed"),
         ("image.tagg", '"1"', "at '/image': additional properties 'tagg' not allowed"),
         ("image.digest", '"0000"', "at '/image/digest'"),
-        ("config.refrehs", "{}", "at '/config': additional properties 'refrehs' not allowed"),
+        ("schema.refrehs", "{}", "at '/config': additional properties 'refrehs' not allowed"),
         ("containerPort", "70000", "at '/containerPort': maximum"),
         ("web.probe", '"http"', "at '/web/probe': value must be one of 'httpGet', 'exec', 'tcpSocket'"),
         ("log.level", '"loud"', "at '/log/level': value must be one of"),
@@ -436,7 +437,7 @@ def test_a_wrong_value_is_refused(helm: Helm, value: str, given: str, said: str)
         ({"openstack__existingSecret": '""'}, "no credentials: set openstack.existingSecret"),
         ({"openstack__clouds": '{"a": {}}'}, "openstack.existingSecret: the chart makes no Secret then"),
         ({"config": '{"names": false}', "existingConfigMap": '"x"'}, "existingConfigMap: the chart makes no ConfigMap"),
-        ({"config": '{"shard": {"total": 2}}'}, "config.shard: the chart sets it by flags"),
+        ({"config": '{"shard": {"total": 2}}'}, "schema.shard: the chart sets it by flags"),
         ({"web__tls": "true"}, "web.tls and web.certificateSecret: TLS is set up by a web configuration"),
         (
             {"openstack": '{"existingSecret": "", "cloud": "c", "clouds": {"b": {}, "a": {}}}'},
@@ -451,7 +452,7 @@ def test_a_wrong_value_is_refused(helm: Helm, value: str, given: str, said: str)
                 "openstack": '{"existingSecret": "", "cloud": "", "clouds": {"a": {}}}',
                 "config": '{"clouds": [{"cloud": "d"}]}',
             },
-            'config.clouds: "d" is no entry of openstack.clouds, which has: a',
+            'schema.clouds: "d" is no entry of openstack.clouds, which has: a',
         ),
         (
             {
@@ -506,7 +507,7 @@ def test_the_exporter_accepts_its_file(renderings: dict[str, list[Json]], name: 
     """The configuration files are ones that the exporter takes, and clouds.yaml has what they name."""
     for each in renderings[name]:
         if each["kind"] == "ConfigMap" and "config.yaml" in each["data"]:
-            parsed = config.parse(each["data"]["config.yaml"], source=name)
+            parsed = schema.parse(each["data"]["config.yaml"], source=name)
             secrets = [contents(other) for other in renderings[name] if other["kind"] == "Secret"]
             if secrets:
                 entries = yaml.safe_load(secrets[0]["clouds.yaml"])["clouds"]
@@ -529,7 +530,7 @@ def test_values_of_the_documentation_are_right(helm: Helm, tmp_path: Path):
         objects = helm.objects(MINIMAL, tmp_path / "values.yaml")
         for each in objects:
             if each["kind"] == "ConfigMap" and "config.yaml" in each["data"]:
-                config.parse(each["data"]["config.yaml"], source="documentation")
+                schema.parse(each["data"]["config.yaml"], source="documentation")
 
 
 def test_the_documentation_names_what_is_made(helm: Helm):

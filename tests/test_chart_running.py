@@ -14,7 +14,7 @@ import bcrypt
 import pytest
 import yaml
 
-from exporter.shard import owner
+from exporter.config.sharding import owner
 from tests.harness import Authority, Samples
 from tests.programs.available import leave_out
 from tests.programs.helm import VALUES, Helm, only, require_helm

@@ -15,7 +15,7 @@ import yaml
 from jsonschema import Draft201909Validator
 from openstack.config.loader import CONFIG_FILES
 
-from exporter import cli
+from exporter.cli import commands
 from tests.programs import compose
 from tests.programs.available import require
 from tests.programs.compose import FILE, OVERRIDE, YOUNGER, Stack, mounts, published, running, services
@@ -109,7 +109,7 @@ def test_a_cloud_of_your_own():
     assert match[1] in CONFIG_FILES
     assert set(exporter["environment"]) == {"OS_CLOUD"}
     assert exporter["command"] == ["serve"]
-    assert f":{published(SERVICES['exporter'])}" == cli.DEFAULT_ADDRESS
+    assert f":{published(SERVICES['exporter'])}" == commands.DEFAULT_ADDRESS
 
 
 def test_services_wait_for_services():

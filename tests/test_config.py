@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.config import Config, NamedProject, load, parse
-from exporter.effective import configuration
-from exporter.errors import ConfigError
-from exporter.families import FAMILIES
+from exporter.common.errors import ConfigError
+from exporter.config.effective import configuration
+from exporter.config.schema import Config, NamedProject, load, parse
+from exporter.metrics.families import FAMILIES
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 REFRESH = {

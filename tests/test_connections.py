@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.fleet import Fleet
-from exporter.listeners import Bounds
-from exporter.serve import Address, listening
-from exporter.web import Server
+from exporter.cli.serve import Address, listening
+from exporter.collector.collector import Fleet
+from exporter.web.app import Server
+from exporter.web.listeners import Bounds
 from tests import harness
 from tests.harness import Cloud, Exporter, Samples, configuration, eventually, scraper
 

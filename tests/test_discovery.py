@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.config import Config
+from exporter.config.schema import Config
 from tests import harness
 from tests.harness import (
     DEADLINE,

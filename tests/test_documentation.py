@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from exporter import cli, config
+from exporter.cli import commands
+from exporter.collector.collector import Fleet
+from exporter.common.errors import Reason
+from exporter.config import schema
 from exporter.documentation import TABLES, renewed
-from exporter.errors import Reason
-from exporter.families import FAMILIES
-from exporter.fleet import Fleet
-from exporter.web import Server
+from exporter.metrics.families import FAMILIES
+from exporter.web.app import Server
 from tests.pages import NODE, PAGES, ROOT, functions_of, rows
 from tests.queries import SAMPLES, names, rules, targets
 
@@ -69,7 +70,7 @@ def test_every_reason_is_explained() -> None:
 
 def test_commands_are_documented() -> None:
     """Every command is in docs/commands.md, every flag with its variable in docs/configuration.md; all have a help."""
-    commands = cli.main.commands
+    commands = commands.main.commands
     table = rows(ROOT / "docs" / "commands.md", "command")
     assert [cells[0] for cells in table] == [f"`{name}`" for name in commands]
     text = (ROOT / "docs" / "configuration.md").read_text()
@@ -77,14 +78,14 @@ def test_commands_are_documented() -> None:
         for option in command.params:
             assert f"| `{option.opts[0]}` | `{option.envvar}` |" in text
     for name in commands:
-        assert CliRunner().invoke(cli.main, [name, "--help"]).exit_code == 0
+        assert CliRunner().invoke(commands.main, [name, "--help"]).exit_code == 0
 
 
 def test_a_variable_may_hold_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag that may be repeated has a variable with spaces between its values, and goes before it."""
     monkeypatch.setenv("HEAT_DEPLOYMENT_EXPORTER_WEB_LISTEN_ADDRESS", "127.0.0.1:1 [::1]:2")
     for arguments, expected in (([], ("127.0.0.1:1", "[::1]:2")), (["--web.listen-address", ":3"], (":3",))):
-        context = cli.main.commands["serve"].make_context("serve", [*arguments])
+        context = commands.main.commands["serve"].make_context("serve", [*arguments])
         assert context.params["web_listen_address"] == expected
 
 
@@ -92,7 +93,7 @@ def test_paths_are_documented() -> None:
     """Every path that is served is in docs/http.md, but for what its pages load by themselves."""
     table = rows(ROOT / "docs" / "http.md", "path")
     documented = {path for cells in table for path in re.findall(r"`(?:POST )?(/[^?`]*)", cells[0])}
-    application = Server(Fleet(config.Config())).app
+    application = Server(Fleet(schema.Config())).app
     served = {resource.canonical for resource in application.router.resources()}
     assert served - documented == {"/updates", "/assets/{name}"}
     assert documented <= served
@@ -143,7 +144,7 @@ def test_pins_are_within_the_ranges() -> None:
 def test_imports_run_one_way() -> None:
     """The core is imported without any of the edge: no sockets, no command line, no client library."""
     code = (
-        "import sys, exporter.families, exporter.fold, exporter.snapshot, exporter.state, exporter.listing;"
+        "import sys, exporter.metrics.families, exporter.deployments.aggregator, exporter.deployments.snapshot, exporter.deployments.state, exporter.openstack.decoder;"
         "print(*sorted({name.split('.')[0] for name in sys.modules}"
         " & {'aiohttp', 'click', 'keystoneauth1', 'openstack', 'asyncio'}))"
     )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import exporter
-from exporter.elements import DeepElement, find_end, replace_surrogates
+from exporter.openstack.elements import DeepElement, find_end, replace_surrogates
 from tests import oracle
 
 BLANKS = st.text(" \t\n\r", max_size=3)

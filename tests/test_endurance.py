@@ -11,13 +11,14 @@ import pytest
 import yaml
 from aiohttp import web
 
-from exporter import config, network
-from exporter.access import CloudAccess
-from exporter.errors import AnswerError, ConfigError, TooLargeError
-from exporter.listing import RECORD_BYTES, ListingDecoder
-from exporter.serve import Address, Settings, listening
-from exporter.stopwatch import Stopwatch
-from exporter.web import Server
+from exporter.cli.serve import Address, Settings, listening
+from exporter.common.deadline import Stopwatch
+from exporter.common.errors import AnswerError, ConfigError, TooLargeError
+from exporter.config import schema
+from exporter.openstack import network
+from exporter.openstack.decoder import RECORD_BYTES, ListingDecoder
+from exporter.openstack.session import CloudAccess
+from exporter.web.app import Server
 from tests import harness
 from tests.harness import FIRST, Authority, Cloud, answering, configuration, tls_front, watch_of, written
 
@@ -88,10 +89,10 @@ async def test_a_renewed_certificate_authority_is_taken_up_by_a_reload(cloud: Cl
         entry["auth"]["auth_url"] = f"{front.url}/v3"
         cloud.write({**entry, "cacert": str(bundle)})
         text = written()
-        async with cloud.exporter(config.parse(text, source="test")) as exporter:
+        async with cloud.exporter(schema.parse(text, source="test")) as exporter:
             await exporter.when(lambda page: page.get("heat_discovery_up") == 0)
             bundle.write_text(right.file.read_text())
-            await exporter.fleet.reload(lambda: config.parse(text, source="test"))
+            await exporter.fleet.reload(lambda: schema.parse(text, source="test"))
             await exporter.when(lambda page: page.get("heat_up", project=FIRST) == 1)
 
 
@@ -105,7 +106,7 @@ async def test_readiness_is_latched_without_anybody_asking(cloud: Cloud) -> None
             entry["auth"]["auth_url"] = f"http://127.0.0.1:{hung.getsockname()[1]}/v3"
             cloud.write(None, hung=entry)
             more = written(clouds=[{"cloud": "simulator"}, {"cloud": "hung"}])
-            await exporter.fleet.reload(lambda: config.parse(more, source="test"))
+            await exporter.fleet.reload(lambda: schema.parse(more, source="test"))
             assert (await exporter.get("/-/ready")).status == 200
 
 
@@ -259,4 +260,4 @@ def test_a_bound_that_no_double_holds_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({"buckets": {"deploy_status_code": [10**400]}}))
     with pytest.raises(ConfigError, match=r"buckets.deploy_status_code\[0\]"):
-        config.load(path)
+        schema.load(path)

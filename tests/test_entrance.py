@@ -16,12 +16,12 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
-from exporter.entrance import Bucket, Entrance
-from exporter.errors import ConfigError
-from exporter.fleet import Fleet
-from exporter.serve import Address, listening
-from exporter.web import Server
-from exporter.webconfig import RateLimit, WebConfig
+from exporter.cli.serve import Address, listening
+from exporter.collector.collector import Fleet
+from exporter.common.errors import ConfigError
+from exporter.web.app import Server
+from exporter.web.auth_middleware import Bucket, Entrance
+from exporter.web.web_config import RateLimit, WebConfig
 from tests import harness
 from tests.harness import Authority, Cloud, Exporter, Samples, configuration, eventually, run, scraper, serving
 

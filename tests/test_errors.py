@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter import errors
-from exporter.errors import (
+from exporter.common import errors
+from exporter.common.errors import (
     AnswerError,
     CatalogError,
     ConfigError,

@@ -24,9 +24,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from exporter import cli, config
+from exporter.cli import commands
+from exporter.config import schema
 from exporter.documentation import EXAMPLES, WEB_EXAMPLES, Key, keys
-from exporter.webconfig import Files, Loaded, WebConfig
+from exporter.web.web_config import Files, Loaded, WebConfig
 from tests import harness
 from tests.conftest import StartPrometheus
 from tests.pages import PAGES, ROOT, Block, anchors, blocks, inline, links, rows
@@ -173,9 +174,9 @@ MIMIR_LIMITS = {
 def own_command(arguments: list[str]) -> None:
     """The exporter's own parser takes these arguments; nothing is run."""
     try:
-        with cli.main.make_context(NAME, list(arguments)) as context:
+        with commands.main.make_context(NAME, list(arguments)) as context:
             rest = [*context._protected_args, *context.args]
-            name, command, rest = cli.main.resolve_command(context, rest)
+            name, command, rest = commands.main.resolve_command(context, rest)
             assert command is not None
             command.make_context(name, rest, parent=context)
     except click.exceptions.Exit:
@@ -186,7 +187,7 @@ def own_command(arguments: list[str]) -> None:
 
 def known_variables(variables: Mapping[str, str]) -> None:
     """A variable is one of openstacksdk's, of a flag of ours, or of a Compose file."""
-    own = {option.envvar for command in cli.main.commands.values() for option in command.params}
+    own = {option.envvar for command in commands.main.commands.values() for option in command.params}
     for file in ROOT.glob("deploy/compose/*.yaml"):
         own |= set(re.findall(r"\$\{(\w+)", file.read_text()))
     for name in variables:
@@ -317,7 +318,7 @@ def test_commands_in_the_prose_can_be_meant(page: Path):
             check(text)
         for variable in re.findall(r"HEAT_DEPLOYMENT_EXPORTER_[A-Z_]+", text):
             known_variables({variable: ""})
-        own = {option for command in cli.main.commands.values() for each in command.params for option in each.opts}
+        own = {option for command in commands.main.commands.values() for each in command.params for option in each.opts}
         for flag in re.findall(r"(?<!\S)--(?:web|log|config|shard)\.[a-z.-]+", text):
             assert flag in own, flag
 
@@ -402,7 +403,7 @@ class Kind(NamedTuple):
 
 def exporter_configuration(text: str, folder: Path) -> None:
     """The exporter accepts it."""
-    config.parse(text, source="example")
+    schema.parse(text, source="example")
 
 
 def web_configuration(text: str, folder: Path) -> Loaded:
@@ -528,7 +529,7 @@ def chart_values(text: str, folder: Path) -> None:
     content = yaml.safe_load(text)
     jsonschema.validate(content, json.loads((CHART / "values.schema.json").read_text()))
     if "config" in content:
-        config.parse(yaml.safe_dump(content["config"]), source="values")
+        schema.parse(yaml.safe_dump(content["config"]), source="values")
 
 
 def clouds_file(text: str, folder: Path) -> None:
@@ -552,7 +553,7 @@ KINDS = (
     Kind(frozenset({"route", "receivers"}), alertmanager_configuration),
     Kind(frozenset({"openstack", "serviceMonitor", "web"}), chart_values),
     Kind(frozenset(WebConfig.model_fields), web_configuration),
-    Kind(frozenset(config.Config.model_fields), exporter_configuration),
+    Kind(frozenset(schema.Config.model_fields), exporter_configuration),
 )
 
 
@@ -639,7 +640,7 @@ def test_every_key_of_the_web_configuration_has_its_example(key: Key, tmp_path: 
     assert f"`{text}`" in (ROOT / "docs" / "configuration.md").read_text()
 
 
-@pytest.mark.parametrize("key", [*keys(config.Config)], ids=lambda key: key.path)
+@pytest.mark.parametrize("key", [*keys(schema.Config)], ids=lambda key: key.path)
 def test_every_key_has_its_example(key: Key):
     """The example of a key is a configuration that the exporter accepts, with that key in it and not as by default."""
     text = EXAMPLES[key.path]
@@ -647,9 +648,9 @@ def test_every_key_has_its_example(key: Key):
     for part in key.path.split("."):
         content = content[part.removesuffix("[]")]
         content = content[0] if part.endswith("[]") else content
-    accepted = config.parse(text, source=key.path)
+    accepted = schema.parse(text, source=key.path)
     if key.path not in ("clouds[].projects", "shard.total"):
-        assert accepted != config.Config()
+        assert accepted != schema.Config()
     assert key.meaning
     assert f"`{text}`" in (ROOT / "docs" / "configuration.md").read_text()
 

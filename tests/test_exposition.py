@@ -16,11 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Exemplar as TheirExemplar
 from prometheus_client.utils import floatToGoString
 
-from exporter.exposition import END_OF_OPENMETRICS, FORMATS, Format, headers, number, render
-from exporter.families import FAMILIES, Family, Scope
-from exporter.finishes import Ledger
-from exporter.page import Page
-from exporter.snapshot import (
+from exporter.deployments.completions import Ledger
+from exporter.deployments.snapshot import (
     ConfigName,
     ConfigRow,
     Distribution,
@@ -30,7 +27,10 @@ from exporter.snapshot import (
     Snapshot,
     Tally,
 )
-from exporter.state import CloudState, ExporterState, ProjectKey, ProjectState
+from exporter.deployments.state import CloudState, ExporterState, ProjectKey, ProjectState
+from exporter.metrics.families import FAMILIES, Family, Scope
+from exporter.metrics.store import Page
+from exporter.metrics.text_format import END_OF_OPENMETRICS, FORMATS, Format, headers, number, render
 
 AWKWARD = (
     '"', "\\", "\n", "\\n", '\\"', "ends in a backslash\\", '"},{"', "%", "%s", "%%", "100 %d", "{", "}", "{0}", "a=b",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from exporter.families import FAMILIES, SCOPE_LABELS, Family, chosen, named
-from exporter.snapshot import ACTIONS, STATUSES, Distribution, ServerRow, Snapshot
-from exporter.state import REFRESH_BOUNDS, CloudState, ExporterState, ProjectKey, ProjectState
+from exporter.deployments.snapshot import ACTIONS, STATUSES, Distribution, ServerRow, Snapshot
+from exporter.deployments.state import REFRESH_BOUNDS, CloudState, ExporterState, ProjectKey, ProjectState
+from exporter.metrics.families import FAMILIES, SCOPE_LABELS, Family, chosen, named
 
 PROJECT = ("cloud", "project_id", "project")
 CLOUD = ("cloud",)

@@ -22,13 +22,13 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from exporter import config
-from exporter.errand import ANSWER_BYTES
-from exporter.fleet import Fleet
-from exporter.refresh import ProjectWatch
+from exporter.collector.collector import Fleet
+from exporter.collector.project_poller import ProjectWatch
+from exporter.config import schema
+from exporter.deployments.state import ProjectKey
+from exporter.openstack.keystone_transport import ANSWER_BYTES
 from exporter.simulator.answers import json_answer
 from exporter.simulator.authentication import authenticate, describe, services
-from exporter.state import ProjectKey
 from tests import harness
 from tests.harness import (
     FIRST,
@@ -88,7 +88,7 @@ class Scene:
     """The one that the exporter trusts."""
     gateway: Gateway
     """A way to the API that can be closed."""
-    settings: config.Config
+    settings: schema.Config
     hands: Hands = field(default_factory=Hands)
     fleet: Fleet = field(init=False)
 
@@ -210,7 +210,7 @@ async def playing(
 ) -> AsyncIterator[Scene]:
     """A scene in which all is well: every project was refreshed, and connections are as many as they will be."""
     cloud.world.plan = Plan(churn=0, token_lifetime=LIFE)
-    settings = config.parse(
+    settings = schema.parse(
         written(
             refresh={"interval": "50ms", "stale_after": f"{STALE:.0f}s", "share": 1},
             limits={"response_bytes": f"{LIMIT}B", "concurrency": CONCURRENCY},

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.finishes import DEPARTED_LIMIT, Digest, Finish, Ledger, Memory, digest, remember
-from exporter.fold import Fold
-from exporter.records import Batch, Deployment
-from exporter.snapshot import Distribution, Exemplar, Tally
+from exporter.deployments.aggregator import Fold
+from exporter.deployments.completions import DEPARTED_LIMIT, Digest, Finish, Ledger, Memory, digest, remember
+from exporter.deployments.records import Batch, Deployment
+from exporter.deployments.snapshot import Distribution, Exemplar, Tally
 from tests.oracle import Rules
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from exporter import cli
+from exporter.cli import commands
 from tests import harness
 from tests.harness import FIRST, SECOND, Cloud, Exporter, Samples, run, scraper, started
 
@@ -16,7 +16,7 @@ cloud = harness.cloud
 pytestmark = harness.sdk_warning
 
 PREFIX = "HEAT_DEPLOYMENT_EXPORTER_"
-COMMANDS = cli.main.commands
+COMMANDS = commands.main.commands
 FLAGS = [(name, option) for name, command in COMMANDS.items() for option in command.params]
 SAMPLES = {
     "config.file": "/etc/one.yaml",
@@ -92,8 +92,8 @@ def test_a_flag_is_a_variable_too(monkeypatch: pytest.MonkeyPatch, command: str,
 def test_only_the_version_has_no_variable() -> None:
     """Outside of the commands there is `--version` alone. It has no variable, for it is a question and no setting: set
     in an environment it would keep every command from running."""
-    assert [option.opts for option in cli.main.params] == [["--version"]]
-    assert cli.main.params[0].envvar is None
+    assert [option.opts for option in commands.main.params] == [["--version"]]
+    assert commands.main.params[0].envvar is None
 
 
 async def test_variables_of_serve(cloud: Cloud):

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.budget import OWN_SERIES, SPARE_SHARE
-from exporter.cloud import CloudWatch
-from exporter.fleet import Fleet
-from exporter.report import summarize
+from exporter.cli.report import summarize
+from exporter.collector.cloud_collector import CloudWatch
+from exporter.collector.collector import Fleet
+from exporter.metrics.series_budget import OWN_SERIES, SPARE_SHARE
 from exporter.simulator import Plan, Simulator, World, build
 from tests import harness
 from tests.harness import (

@@ -13,11 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.cells import CODES_KNOWN, CODES_LIMIT
-from exporter.fold import GROUP_RECORDS, STEP_RECORDS, Fold, server_filter
-from exporter.names import ConfigTally, Names, NameTable, hashed, named
-from exporter.records import Batch, Deployment, Outputs, Rejection, salvage
-from exporter.snapshot import TABLES, ConfigName, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot, Table
+from exporter.deployments.aggregator import GROUP_RECORDS, STEP_RECORDS, Fold, server_filter
+from exporter.deployments.cells import CODES_KNOWN, CODES_LIMIT
+from exporter.deployments.names import ConfigTally, Names, NameTable, hashed, named
+from exporter.deployments.records import Batch, Deployment, Outputs, Rejection, salvage
+from exporter.deployments.snapshot import (
+    TABLES,
+    ConfigName,
+    ConfigRow,
+    Distribution,
+    ProblemRow,
+    ServerRow,
+    Snapshot,
+    Table,
+)
 from tests import oracle
 from tests.oracle import Rules
 

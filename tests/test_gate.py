@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.gate import Gate
+from exporter.collector.concurrency import Gate
 
 CLOUDS = ("a", "b", "c")
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.hashes import SAMPLE_SIZE, Gathered, Smallest, Sum, repeated
-from exporter.steps import STEP
+from exporter.common.chunking import STEP
+from exporter.deployments.hashes import SAMPLE_SIZE, Gathered, Smallest, Sum, repeated
 
 SIZES = (0, 1, STEP - 1, STEP, STEP + 1, 3 * STEP + 3)
 """Sizes around each limit at which the code takes another way."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from exporter import cli
+from exporter.cli import commands
 from tests import harness
 from tests.harness import FIRST, Cloud, Samples, configuration, eventually, page_of, run
 from tests.programs.process import Process
@@ -179,7 +179,7 @@ def test_what_the_demo_writes_is_its_own(tmp_path: Path):
 
 def test_no_flag_takes_a_secret():
     """No flag, which everybody on the machine can read among the processes, is for a password, a token or a key."""
-    flags = {option for command in cli.main.commands.values() for each in command.params for option in each.opts}
+    flags = {option for command in commands.main.commands.values() for each in command.params for option in each.opts}
     assert [flag for flag in flags if any(word in flag for word in ("pass", "secret", "key", "credential"))] == []
     assert {flag for flag in flags if "token" in flag} == {"--token-lifetime"}
 
@@ -188,7 +188,7 @@ def test_what_is_simulated_listens_on_loopback():
     """Unless told otherwise, the demo and the simulated cloud can be reached from their own machine alone."""
     addresses = {
         name: [each.default for each in command.params if "listen-address" in each.opts[0]]
-        for name, command in cli.main.commands.items()
+        for name, command in commands.main.commands.items()
     }
     assert addresses["demo"] == [["127.0.0.1:19180"]]
     assert addresses["simulate"] == ["127.0.0.1:0"]

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from exporter.errand import ANSWER_BYTES
-from exporter.errors import MESSAGE_LENGTH
-from exporter.fleet import Fleet
+from exporter.collector.collector import Fleet
+from exporter.common.errors import MESSAGE_LENGTH
+from exporter.openstack.keystone_transport import ANSWER_BYTES
 from tests import harness
 from tests.harness import (
     DEADLINE,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from exporter.fold import server_filter
+from exporter.deployments.aggregator import server_filter
 from exporter.simulator import Deployment
 from tests import harness
 from tests.harness import (

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.errors import DecodeError
-from exporter.fold import Fold
-from exporter.listing import BATCH_BYTES, ListingDecoder
-from exporter.records import Batch
+from exporter.common.errors import DecodeError
+from exporter.deployments.aggregator import Fold
+from exporter.deployments.records import Batch
+from exporter.deployments.snapshot import Snapshot
+from exporter.openstack.decoder import BATCH_BYTES, ListingDecoder
 from exporter.simulator import Plan, build
 from exporter.simulator.outputs import STYLES, Style
-from exporter.snapshot import Snapshot
 from tests import oracle
 
 Cut = Callable[[bytes], list[bytes]]

@@ -13,7 +13,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter import logs
+from exporter.common import logs
 
 LIBRARIES = ("keystoneauth", "urllib3", "openstack", "stevedore", "requests", "aiohttp.access")
 FORMATS = ("logfmt", "json")

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from exporter import config
-from exporter.naming import INTERVALS
+from exporter.collector.name_resolver import INTERVALS
+from exporter.config import schema
 from exporter.simulator import Requests, Token
 from tests import harness
 from tests.harness import (
@@ -81,7 +81,7 @@ def ledger(cloud: Cloud) -> Ledger:
     return book
 
 
-def settings_of(*, refresh: dict[str, Any] | None = None, **sections: Any) -> config.Config:
+def settings_of(*, refresh: dict[str, Any] | None = None, **sections: Any) -> schema.Config:
     """A configuration with a short interval."""
     return configuration(refresh={"interval": "50ms", **(refresh or {})}, **sections)
 

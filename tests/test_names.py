@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import names as module
-from exporter.names import UNKNOWN, ConfigTally, NameTable, hashed
-from exporter.snapshot import ConfigName, ConfigRow
+from exporter.deployments import names as module
+from exporter.deployments.names import UNKNOWN, ConfigTally, NameTable, hashed
+from exporter.deployments.snapshot import ConfigName, ConfigRow
 
 IDS = st.integers(0, 40).map(str)
 

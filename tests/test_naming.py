@@ -9,12 +9,23 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from exporter.access import CloudAccess
-from exporter.config import Config
-from exporter.names import NameTable, hashed
-from exporter.naming import DENIED, FAILED, INTERVALS, PAGE_ITEMS, PAGES, RENEWAL, SPARE, Desk, Manners, Naming
-from exporter.snapshot import ConfigName
-from exporter.stopwatch import Stopwatch
+from exporter.collector.name_resolver import (
+    DENIED,
+    FAILED,
+    INTERVALS,
+    PAGE_ITEMS,
+    PAGES,
+    RENEWAL,
+    SPARE,
+    Desk,
+    Manners,
+    Naming,
+)
+from exporter.common.deadline import Stopwatch
+from exporter.config.schema import Config
+from exporter.deployments.names import NameTable, hashed
+from exporter.deployments.snapshot import ConfigName
+from exporter.openstack.session import CloudAccess
 from tests import harness
 from tests.harness import FIRST, ONCE, SECOND, Cloud, Hands, Hold, answering, configuration, page_of, watch_of
 
@@ -286,7 +297,7 @@ async def test_going_without_names(cloud: Cloud, handler: Any, capsys: pytest.Ca
 
 async def test_a_refusal_is_said_once(cloud: Cloud, capsys: pytest.CaptureFixture[str]):
     """A cloud that lets nobody look up names is told of by one line for each API, and not asked again soon."""
-    from exporter import logs
+    from exporter.common import logs
 
     logs.configure(level="info", format="json")
     for name in ("search", "mobile-api"):

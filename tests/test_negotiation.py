@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exporter.exposition import CONTENT_TYPES, FORMATS
-from exporter.negotiation import accepts_gzip, choose_format
+from exporter.metrics.negotiation import accepts_gzip, choose_format
+from exporter.metrics.text_format import CONTENT_TYPES, FORMATS
 
 OPENMETRICS = "application/openmetrics-text"
 PROMETHEUS_3 = (

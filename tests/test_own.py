@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCo
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from exporter.exposition import FORMATS, Format
-from exporter.own import Own
+from exporter.metrics.process_metrics import Own
+from exporter.metrics.text_format import FORMATS, Format
 
 WRITERS = {"text": generate_text, "openmetrics": generate_openmetrics}
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.pace import Stretch, interval_in_force, next_turn, retry_delay, spread, stale_limit
+from exporter.collector.schedule import Stretch, interval_in_force, next_turn, retry_delay, spread, stale_limit
 
 HOUR = 3600.0
 

@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from exporter.clock import Clock
-from exporter.fleet import Fleet
-from exporter.pace import spread
-from exporter.refresh import ProjectWatch
+from exporter.collector.collector import Fleet
+from exporter.collector.project_poller import ProjectWatch
+from exporter.collector.schedule import spread
+from exporter.common.clock import Clock
+from exporter.common.threads import WORKERS
 from exporter.simulator import Plan, Simulator, World, build
 from exporter.simulator.heat import Heat
-from exporter.threads import WORKERS
 from tests.harness import Cloud, configuration, eventually, isolate, page_of
 from tests.virtual import SLOWLY, VirtualLoop
 

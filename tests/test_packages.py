@@ -138,7 +138,7 @@ def test_the_wheel_has_the_exporter_and_nothing_else(packages: Packages):
         for path in (ROOT / "exporter").rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    assert {"exporter/web_assets/pages.css", "exporter/web_assets/pages.js"} < expected
+    assert {"exporter/ui/web_assets/pages.css", "exporter/ui/web_assets/pages.js"} < expected
     with zipfile.ZipFile(packages.wheel) as archive:
         names = set(archive.namelist())
         metadata = BytesParser().parsebytes(archive.read(f"{NAME}.dist-info/METADATA"))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.exposition import FORMATS, LARGE_BLOCK, Block, Format, headers
-from exporter.families import FAMILIES, Family
-from exporter.page import BUNDLE_MEMBERS, GROUP_BUNDLES, Page
-from exporter.pieces import Piece, deflated, gzip_member, joined, piece, plain
+from exporter.metrics.families import FAMILIES, Family
+from exporter.metrics.gzip_members import Piece, deflated, gzip_member, joined, piece, plain
+from exporter.metrics.store import BUNDLE_MEMBERS, GROUP_BUNDLES, Page
+from exporter.metrics.text_format import FORMATS, LARGE_BLOCK, Block, Format, headers
 
 BY_NAME = {family.name: family for family in FAMILIES}
 GAUGE = "heat_software_deployments"

@@ -21,17 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playwright.async_api import Page, Route, expect
 
-from exporter import board, config, effective, pages, site
-from exporter.assets import ASSETS
-from exporter.clock import Clock
-from exporter.fleet import Fleet
-from exporter.refresh import ProjectWatch
-from exporter.serve import Address, listening
-from exporter.site import PATHS
-from exporter.snapshot import ConfigName, ProblemRow, Snapshot
-from exporter.state import ProjectKey, ProjectState
-from exporter.view import COLUMNS, View
-from exporter.web import Server
+from exporter.cli.serve import Address, listening
+from exporter.collector.collector import Fleet
+from exporter.collector.project_poller import ProjectWatch
+from exporter.common.clock import Clock
+from exporter.config import effective, schema
+from exporter.deployments.snapshot import ConfigName, ProblemRow, Snapshot
+from exporter.deployments.state import ProjectKey, ProjectState
+from exporter.ui import board, handlers, pages
+from exporter.ui.assets import ASSETS
+from exporter.ui.handlers import PATHS
+from exporter.ui.view import COLUMNS, View
+from exporter.web.app import Server
 from tests import harness
 from tests.harness import (
     DEADLINE,
@@ -406,7 +407,7 @@ async def test_thousands_of_projects_leave_room_for_others():
         looking = board.Board(shown.fleet)
         assert await turns_of(looking.look()) >= 2000 // board.STEP
         request = make_mocked_request("GET", "/", headers={"Accept-Encoding": "gzip"})
-        assert await turns_of(site._page(request, ["part"] * 50)) >= 50
+        assert await turns_of(handlers._page(request, ["part"] * 50)) >= 50
         assert await turns_of(looking.look()) >= 2000 // board.STEP
         answer = await shown.get(Accept_Encoding="gzip")
         assert len(projects_of(answer)) == 2000
@@ -550,7 +551,7 @@ async def test_our_own_mistakes_are_not_shown():
 def test_the_wheel_brings_the_assets():
     """What the pages load is in the package that is installed."""
     packed = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
-    assert {f"exporter/web_assets/{name}" for name in ASSETS} <= packed
+    assert {f"exporter/ui/web_assets/{name}" for name in ASSETS} <= packed
 
 
 def test_the_stylesheet_and_the_script_fetch_nothing():
@@ -657,13 +658,13 @@ clouds:
   - {name: a, cloud: simulator, projects: [x, {name: y, domain: z}], servers: {exclude: ["test-.*"]}}
   - {name: b, cloud: simulator, refresh: {interval: 5m}}
 """
-    settings = config.parse(text, source="test")
+    settings = schema.parse(text, source="test")
     async with cloud.exporter(settings, refreshing=False) as exporter:
         plain = await exporter.get("/config")
         page = await exporter.get("/config", Accept=HTML)
     assert plain.headers["Content-Type"] == "text/plain; charset=utf-8"
     shown, resolved = plain.text.split("---\n")
-    again = config.parse(shown, source="page")
+    again = schema.parse(shown, source="page")
     assert again == settings
     assert again.digest() == settings.digest()
     assert "interval: 1m30s" in shown

@@ -12,14 +12,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 
-from exporter.config import Config
-from exporter.exposition import CONTENT_TYPES
-from exporter.families import FAMILIES
-from exporter.fleet import Fleet
-from exporter.refresh import ProjectWatch
-from exporter.serve import Address, listening
-from exporter.state import ProjectKey
-from exporter.web import Server
+from exporter.cli.serve import Address, listening
+from exporter.collector.collector import Fleet
+from exporter.collector.project_poller import ProjectWatch
+from exporter.config.schema import Config
+from exporter.deployments.state import ProjectKey
+from exporter.metrics.families import FAMILIES
+from exporter.metrics.text_format import CONTENT_TYPES
+from exporter.web.app import Server
 from tests import harness
 from tests.harness import (
     FIRST,

@@ -11,11 +11,11 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from exporter.budget import OWN_SERIES
-from exporter.families import FAMILIES, Family
-from exporter.publisher import LARGE_RESPONSE, Publisher
-from exporter.snapshot import ProblemRow, ServerRow, Snapshot
-from exporter.state import CloudState, ProjectKey, ProjectState
+from exporter.collector.publisher import LARGE_RESPONSE, Publisher
+from exporter.deployments.snapshot import ProblemRow, ServerRow, Snapshot
+from exporter.deployments.state import CloudState, ProjectKey, ProjectState
+from exporter.metrics.families import FAMILIES, Family
+from exporter.metrics.series_budget import OWN_SERIES
 from tests import harness
 from tests.harness import Cloud, Samples, configuration, eventually, page_of, watch_of
 

@@ -21,8 +21,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 
-from exporter.config import Config
-from exporter.families import FAMILIES
+from exporter.config.schema import Config
+from exporter.metrics.families import FAMILIES
 from tests.conftest import REAL
 from tests.programs.cloud import Cloud
 from tests.programs.process import Process, eventually, free_port, session

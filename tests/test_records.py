@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from exporter.listing import ListingDecoder
-from exporter.records import Deployment, Outputs, exit_code, parse_time, salvage
+from exporter.deployments.records import Deployment, Outputs, exit_code, parse_time, salvage
+from exporter.openstack.decoder import ListingDecoder
 from tests import oracle
 
 DECODER = msgspec.json.Decoder(Deployment)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from exporter.errors import InternalError
-from exporter.redaction import MESSAGE_LIMIT, brief, redacted
+from exporter.common.errors import InternalError
+from exporter.common.redaction import MESSAGE_LIMIT, brief, redacted
 
 TOLD = {
     "no URL at all? none=1": "no URL at all? none=1",

@@ -17,8 +17,8 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from exporter.clock import Clock
-from exporter.fleet import Fleet
+from exporter.collector.collector import Fleet
+from exporter.common.clock import Clock
 from exporter.simulator import Simulator
 from tests import harness
 from tests.harness import (

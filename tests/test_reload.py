@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from exporter import config
-from exporter.errors import ConfigError
+from exporter.common.errors import ConfigError
+from exporter.config import schema
 from tests import harness
 from tests.harness import (
     FIRST,
@@ -55,7 +55,7 @@ REMOVED = "heat_projects_removed_total"
 SIM = {"name": "sim", "cloud": "simulator"}
 
 
-async def reload(exporter: Exporter, **sections: Any) -> config.Config:
+async def reload(exporter: Exporter, **sections: Any) -> schema.Config:
     """Go by this configuration from now on."""
     settings = configuration(**sections)
     await exporter.fleet.reload(lambda: settings)
@@ -216,8 +216,8 @@ async def test_a_bad_configuration_is_refused_whole(cloud: Cloud, kind: str):
     log say so, and the next good one is taken."""
     file = cloud.configure(clouds=[SIM])
 
-    def load() -> config.Config:
-        return config.load(file)
+    def load() -> schema.Config:
+        return schema.load(file)
 
     with capture_logs() as logs:
         async with cloud.exporter(load()) as exporter:
@@ -251,7 +251,7 @@ async def test_the_hash_tells_configurations_apart(cloud: Cloud):
     """The hash is that of what is in force: the same for the same settings however they are written, and only then."""
     file = cloud.configure(clouds=[SIM])
     seen = []
-    async with cloud.fleet(config.load(file)) as fleet:
+    async with cloud.fleet(schema.load(file)) as fleet:
         for text in (
             written(clouds=[SIM]),
             "# the same\n" + written(clouds=[SIM]),
@@ -259,8 +259,8 @@ async def test_the_hash_tells_configurations_apart(cloud: Cloud):
             written(clouds=[SIM], thresholds={"stuck_after": "1h"}),
         ):
             file.write_text(text)
-            await fleet.reload(lambda: config.load(file))
-            assert page_of(fleet).value(HASH) == config.load(file).digest()
+            await fleet.reload(lambda: schema.load(file))
+            assert page_of(fleet).value(HASH) == schema.load(file).digest()
             seen.append(page_of(fleet).value(HASH))
     assert seen[0] == seen[1] == seen[3] != seen[2]
 
@@ -658,8 +658,8 @@ async def test_reloads_come_one_after_the_other(cloud: Cloud):
     under_way = 0
     order: list[int] = []
 
-    def load(number: int) -> Callable[[], config.Config]:
-        def loaded() -> config.Config:
+    def load(number: int) -> Callable[[], schema.Config]:
+        def loaded() -> schema.Config:
             nonlocal under_way
             under_way += 1
             order.append(number)
@@ -690,7 +690,7 @@ async def test_reloads_come_one_after_the_other(cloud: Cloud):
 async def test_a_refused_reload_among_others(cloud: Cloud):
     """Of concurrent reloads a refused one stops none of the others."""
 
-    def broken() -> config.Config:
+    def broken() -> schema.Config:
         raise ConfigError("broken")
 
     async with cloud.exporter() as exporter:

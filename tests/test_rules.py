@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import prometheus
-from exporter.families import FAMILIES
+from exporter.metrics.families import FAMILIES
 from tests.programs.prometheus import Promtool
 from tests.queries import DASHBOARDS, ROOT, RULES, SAMPLES, complaints, example, groups, names, recorded, rules
 

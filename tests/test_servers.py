@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from exporter import config
+from exporter.config import schema
 from exporter.simulator import Plan, Simulator, build
 from tests import harness
 from tests.harness import (
@@ -39,7 +39,7 @@ INTERVAL = "heat_refresh_interval_seconds"
 PLAIN = ("server-1", "server-2", "server-3")
 
 
-def only(*ids: str, projects: Any = "current", **sections: Any) -> config.Config:
+def only(*ids: str, projects: Any = "current", **sections: Any) -> schema.Config:
     """A configuration that asks for these servers of the cloud's own project."""
     entry = {"name": "sim", "cloud": "simulator", "projects": projects, "servers": {"ids": list(ids)}}
     return configuration(clouds=[entry], **sections)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from exporter import config
-from exporter.errors import ConfigError
-from exporter.fleet import Fleet
-from exporter.shard import ordinal, owner
+from exporter.collector.collector import Fleet
+from exporter.common.errors import ConfigError
+from exporter.config import schema
+from exporter.config.sharding import ordinal, owner
 from exporter.simulator import Deployment
 from tests import harness
 from tests.harness import FIRST, SECOND, Cloud, Samples, configuration, page_of, run
@@ -178,7 +178,7 @@ async def test_the_shards_together_are_the_whole(cloud: Cloud, monkeypatch: pyte
     assert sum(page.total(DEPLOYMENTS) for page in pages) == len(cloud.world.deployments) > 10
 
 
-def sharded(index: int, total: int) -> config.Config:
+def sharded(index: int, total: int) -> schema.Config:
     """The configuration of one of several exporters."""
     return configuration(shard={"index": index, "total": total})
 
@@ -270,5 +270,5 @@ async def test_impossible_shards_are_refused(cloud: Cloud, arguments: list[str],
 def test_flags_override_the_file(tmp_path: Path, text: str, given: dict[str, int], expected: tuple[int, int]):
     """A flag replaces its key of the file and leaves the other one."""
     (tmp_path / "config.yaml").write_text(text)
-    shard = config.load(tmp_path / "config.yaml", shard=given).shard
+    shard = schema.load(tmp_path / "config.yaml", shard=given).shard
     assert (shard.index, shard.total) == expected

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from exporter.cli import simulate
+from exporter.cli.commands import simulate
 from exporter.simulator import Churn, Deployment, Plan, Refused, Simulator, World, build
 from exporter.simulator.outputs import STYLES, Style
 

@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from exporter.config.units import parse_duration
 from exporter.simulator import Plan, Requests
-from exporter.units import parse_duration
 from tests import harness
 from tests.harness import (
     FIRST,

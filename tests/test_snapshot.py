@@ -5,9 +5,9 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.exposition import render
-from exporter.families import CONFIG_NAMES, CONFIGS, FAMILIES, PROBLEMS, SERVER_NAMES, SERVERS
-from exporter.snapshot import ConfigName, ConfigRow, ProblemRow, ServerRow, Snapshot
+from exporter.deployments.snapshot import ConfigName, ConfigRow, ProblemRow, ServerRow, Snapshot
+from exporter.metrics.families import CONFIG_NAMES, CONFIGS, FAMILIES, PROBLEMS, SERVER_NAMES, SERVERS
+from exporter.metrics.text_format import render
 
 BOUNDED = [family for family in FAMILIES if family.name in {SERVERS, PROBLEMS, CONFIGS, CONFIG_NAMES, SERVER_NAMES}]
 

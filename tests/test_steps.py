@@ -6,7 +6,7 @@ from operator import itemgetter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.steps import STEP, in_steps, sorted_in_steps
+from exporter.common.chunking import STEP, in_steps, sorted_in_steps
 
 SIZES = st.sampled_from((0, 1, STEP - 1, STEP, STEP + 1, 2 * STEP, 5 * STEP + 3))
 

@@ -19,12 +19,12 @@ from itertools import count, product
 import pytest
 from aiohttp import web
 
-from exporter.exposition import CONTENT_TYPES
-from exporter.families import CONFIG_NAMES, FAMILIES, PROBLEMS, SERVER_NAMES, SERVERS, Family
-from exporter.fold import Fold
-from exporter.listing import ListingDecoder
-from exporter.records import Batch
-from exporter.snapshot import ACTIONS, STATUSES, TABLES, Snapshot
+from exporter.deployments.aggregator import Fold
+from exporter.deployments.records import Batch
+from exporter.deployments.snapshot import ACTIONS, STATUSES, TABLES, Snapshot
+from exporter.metrics.families import CONFIG_NAMES, FAMILIES, PROBLEMS, SERVER_NAMES, SERVERS, Family
+from exporter.metrics.text_format import CONTENT_TYPES
+from exporter.openstack.decoder import ListingDecoder
 from tests import harness
 from tests.harness import (
     FIRST,

@@ -12,8 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from exporter.errors import ConfigError
-from exporter.systemd import Notifier, activated
+from exporter.common.errors import ConfigError
+from exporter.web.systemd import Notifier, activated
 from tests import harness
 from tests.harness import DEADLINE, Cloud, Exporter, eventually, run, scraper, started
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from exporter.threads import run_blocking
+from exporter.common.threads import run_blocking
 from tests.harness import DEADLINE, eventually
 
 

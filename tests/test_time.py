@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from exporter.clock import Clock, since_boot
+from exporter.common.clock import Clock, since_boot
 from tests import harness
 from tests.harness import (
     DEADLINE,

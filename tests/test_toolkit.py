@@ -18,8 +18,8 @@ import bcrypt
 import pytest
 import yaml
 
-from exporter import webconfig
-from exporter.errors import ConfigError
+from exporter.common.errors import ConfigError
+from exporter.web import web_config
 from tests.conftest import StartPrometheus
 from tests.harness import Authority
 from tests.programs.available import OLDEST, releases, require
@@ -332,7 +332,7 @@ def test_neither_starts(starts: dict[str, tuple[Path, bool]], name: str) -> None
     config, started = starts[name]
     assert not started
     with pytest.raises(ConfigError, match=re.escape(f"{config}: ")):
-        webconfig.Files.read(config).loaded()
+        web_config.Files.read(config).loaded()
 
 
 @pytest.mark.parametrize("name", ONLY_HERE)
@@ -341,7 +341,7 @@ def test_some_files_are_refused_here_alone(starts: dict[str, tuple[Path, bool]],
     config, started = starts[name]
     assert started, ONLY_HERE[name][1]
     with pytest.raises(ConfigError, match=re.escape(f"{config}: ")):
-        webconfig.Files.read(config).loaded()
+        web_config.Files.read(config).loaded()
 
 
 def test_a_refused_file_ends_the_program(files: Files, node_exporter: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import cli
+from exporter.cli import commands
 from tests.programs.available import leave_out, require
 from tests.programs.installed import serving, simulated, totals
 from tests.programs.process import free_port
@@ -83,7 +83,7 @@ def test_the_socket_is_the_service_s(tmp_path: Path):
     require("systemd-analyze")
     unit, service = settings(DROP_IN)["Unit"], settings(DROP_IN)["Service"]
     assert (unit["Requires"], unit["After"]) == (SOCKET.name, SOCKET.name)
-    (default,) = (each for each in cli.main.commands["serve"].params if each.name == "web_listen_address")
+    (default,) = (each for each in commands.main.commands["serve"].params if each.name == "web_listen_address")
     assert [f":{settings(SOCKET)['Socket']['ListenStream']}"] == list(default.default)
     variable, _, value = service["Environment"].partition("=")
     (tmp_path / "config.yaml").write_text("clouds: [{cloud: simulator}]")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.units import format_duration, format_size, parse_duration, parse_size
+from exporter.config.units import format_duration, format_size, parse_duration, parse_size
 
 DAY = 86400.0
 YEARS_292 = 292 * 365 * DAY

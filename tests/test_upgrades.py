@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from exporter import __version__
-from exporter.config import Config, key_paths, load
-from exporter.errors import ConfigError
+from exporter.common.errors import ConfigError
+from exporter.config.schema import Config, key_paths, load
 
 RELEASES = Path(__file__).parent / "configurations"
 NEWEST = RELEASES / __version__

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from exporter.exposition import CONTENT_TYPES
-from exporter.fleet import Fleet
-from exporter.serve import Address, listening
-from exporter.web import Server
+from exporter.cli.serve import Address, listening
+from exporter.collector.collector import Fleet
+from exporter.metrics.text_format import CONTENT_TYPES
+from exporter.web.app import Server
 from tests import harness
 from tests.harness import (
     DEADLINE,

@@ -8,8 +8,8 @@ import bcrypt
 import pytest
 import yaml
 
-from exporter.errors import ConfigError
-from exporter.webconfig import Files, Loaded
+from exporter.common.errors import ConfigError
+from exporter.web.web_config import Files, Loaded
 from tests.harness import Authority
 
 HASH = bcrypt.hashpw(b"word", bcrypt.gensalt(4)).decode()

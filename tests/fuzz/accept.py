@@ -1,7 +1,7 @@
 """The Accept header: what the RFC says in plain words, and what is answered."""
 
-from exporter.exposition import FORMATS
-from exporter.negotiation import choose_format
+from exporter.metrics.negotiation import choose_format
+from exporter.metrics.text_format import FORMATS
 from tests.fuzz.headers import TOKEN, elements, made
 
 WORDS = (

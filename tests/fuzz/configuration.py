@@ -3,9 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from exporter import config
-from exporter.effective import configuration as shown
-from exporter.errors import ConfigError
+from exporter.common.errors import ConfigError
+from exporter.config import schema
+from exporter.config.effective import configuration as shown
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-config-")
 FILE = Path(_FOLDER.name, "config.yaml")
@@ -35,13 +35,13 @@ def check(data: bytes) -> None:
     """The file with these bytes is read or refused."""
     FILE.write_bytes(data)
     try:
-        found = config.load(FILE)
+        found = schema.load(FILE)
     except ConfigError as error:
         for line in str(error).splitlines():
             assert line.startswith(f"{FILE}: "), f"{data!r}: {line}"
             assert len(line) < LONGEST_LINE + len(data), f"{data!r}: {line}"
         return
     assert found.clouds
-    assert found.digest() == config.load(FILE).digest()
-    again = config.parse(shown(found), source="what is shown")
+    assert found.digest() == schema.load(FILE).digest()
+    again = schema.parse(shown(found), source="what is shown")
     assert again.digest() == found.digest(), f"{data!r}: what is shown is another configuration"

@@ -1,6 +1,6 @@
 """The Accept-Encoding header: what the RFC says in plain words, and what is answered."""
 
-from exporter.negotiation import accepts_gzip
+from exporter.metrics.negotiation import accepts_gzip
 from tests.fuzz.headers import TOKEN, elements, made
 
 WORDS = (

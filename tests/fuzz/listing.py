@@ -3,9 +3,9 @@
 import json
 import random
 
-from exporter.errors import DecodeError, TooLargeError
-from exporter.fold import Fold
-from exporter.listing import ListingDecoder
+from exporter.common.errors import DecodeError, TooLargeError
+from exporter.deployments.aggregator import Fold
+from exporter.openstack.decoder import ListingDecoder
 from tests import oracle
 
 BATCHES = (1, 2, 16, 64, 200, 4096, 262144)

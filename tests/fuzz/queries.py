@@ -7,13 +7,13 @@ import threading
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-from exporter import config
-from exporter.access import Project
-from exporter.cloud import _Found
-from exporter.families import FAMILIES
-from exporter.fleet import Fleet
-from exporter.serve import Address, listening
-from exporter.web import Server
+from exporter.cli.serve import Address, listening
+from exporter.collector.cloud_collector import _Found
+from exporter.collector.collector import Fleet
+from exporter.config import schema
+from exporter.metrics.families import FAMILIES
+from exporter.openstack.session import Project
+from exporter.web.app import Server
 
 PATHS = ("/metrics", "/probe", "/project", "/updates", "/")
 PROJECTS = (("1d", "web"), ("2d", "twice"), ("3d", "twice"), ("4d", "1d"), ("5d", "a b&c"))
@@ -51,7 +51,7 @@ class _Exporter:
         atexit.register(self.client.close)
 
     async def _serve(self, started: asyncio.Future[int]) -> None:
-        fleet = Fleet(config.parse("clouds: [{name: sim, cloud: nowhere}]", source="fuzz"))
+        fleet = Fleet(schema.parse("clouds: [{name: sim, cloud: nowhere}]", source="fuzz"))
         projects = [Project(id, name, "", enabled=True) for id, name in PROJECTS]
         cloud = fleet.clouds["sim"]
         await cloud._draw(await cloud._take_over(_Found(projects, [], frozenset())))

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-from exporter.errors import RETRY_AFTER_LIMIT, parse_retry_after
+from exporter.common.errors import RETRY_AFTER_LIMIT, parse_retry_after
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WORDS = (

@@ -4,7 +4,7 @@ import json
 
 import msgspec
 
-from exporter.records import Deployment, exit_code, parse_time
+from exporter.deployments.records import Deployment, exit_code, parse_time
 from tests import oracle
 
 WORDS = (

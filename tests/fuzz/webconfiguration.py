@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from exporter.errors import ConfigError
-from exporter.webconfig import Files
+from exporter.common.errors import ConfigError
+from exporter.web.web_config import Files
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-web-")
 FILE = Path(_FOLDER.name, "web.yaml")

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from exporter.snapshot import Distribution, Snapshot
-from exporter.units import parse_duration
+from exporter.config.units import parse_duration
+from exporter.deployments.snapshot import Distribution, Snapshot
 from tests import oracle
 from tests.oracle import Rules
 from tests.soak.life import Cell, Life, Listing

@@ -20,8 +20,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter import config
-from exporter.fleet import Fleet
+from exporter.collector.collector import Fleet
+from exporter.config import schema
 from tests import harness
 from tests.harness import OPENMETRICS, Answer, Cloud, Exporter, eventually, running, serving
 from tests.soak.judge import DATA, Floor, Judge, Kind, Settings
@@ -346,15 +346,15 @@ async def _outside(cloud: Cloud) -> AsyncIterator[tuple[Exporter, Reload, Callab
 @asynccontextmanager
 async def _inside(cloud: Cloud) -> AsyncIterator[tuple[Exporter, Reload, Callable[[], dict[str, float]]]]:
     """The exporter in this process."""
-    fleet = Fleet(config.parse(settings_file(VARIANTS[0]), source="test"))
+    fleet = Fleet(schema.parse(settings_file(VARIANTS[0]), source="test"))
     tracemalloc.start()
     try:
         async with running(fleet) as exporter:
 
             async def reload(text: str, chance: random.Random) -> None:
                 try:
-                    await fleet.reload(lambda: config.parse(text, source="test"))
-                except config.ConfigError:
+                    await fleet.reload(lambda: schema.parse(text, source="test"))
+                except schema.ConfigError:
                     assert "soon" in text
 
             def measure() -> dict[str, float]:
