@@ -18,7 +18,7 @@ help:
 	@echo 'make install       the virtual environment with $(BIN)/heat-deployment-exporter in it'
 	@echo 'make bench         measure everything side by side with its peers (bench-quick: in under two minutes)'
 	@echo 'make dist          wheel, sdist and bill of materials, the same on every machine, in dist/'
-	@echo 'make lint          formatter, linter, type checker'
+	@echo 'make lint          formatter, linter, type checker, import contract'
 	@echo 'make format        let the formatter and the linter mend what they can'
 	@echo 'make audit         ask for known vulnerabilities of everything that is pinned (needs the network)'
 	@echo 'make requirements  pin the newest versions that pyproject.toml allows (needs uv)'
@@ -90,6 +90,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/zizmor --offline --no-progress --quiet --pedantic .github/workflows
 	$(BIN)/hadolint Dockerfile
 

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.cli.serve import Address, listening
+from exporter.cli.serve import listening
 from exporter.collector.collector import Fleet
 from exporter.collector.project_poller import ProjectWatch
 from exporter.common.clock import Clock
@@ -38,6 +38,7 @@ from exporter.config import schema
 from exporter.simulator import Deployment, Plan, Project, Requests, Simulator, World, build
 from exporter.simulator.build import PASSWORD
 from exporter.web.app import Server
+from exporter.web.listeners import Address
 from tests.programs.newer import GUARD
 
 DEADLINE = 60.0

@@ -20,6 +20,7 @@ DASHBOARDS = {
 }
 RULES = ROOT / "prometheus" / "rules.yml"
 
+FAMILY_NAMES = [family.name for family in FAMILIES]
 SAMPLES = {name for family in FAMILIES for name in family.sample_names()}
 
 

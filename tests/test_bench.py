@@ -10,7 +10,7 @@ from bench import quote
 from bench.listings import TEXTS, Text, body
 from bench.probing import EVERY, asked
 from bench.table import Row, shown
-from exporter.documentation import replaced
+from docs.documentation import replaced
 
 
 def test_the_readme_quotes_the_results() -> None:

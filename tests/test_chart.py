@@ -21,7 +21,7 @@ from tests.programs.available import require
 from tests.programs.helm import KEPT, NAMESPACE, VALUES, Helm, RefusedError, kept, only, require_helm
 from tests.programs.pod import contents, workload
 from tests.programs.prometheus import Promtool
-from tests.queries import RULES, groups, rules
+from tests.queries import FAMILY_NAMES, RULES, groups, rules
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = ("1.25", "1.31", "1.37")
@@ -507,7 +507,7 @@ def test_the_exporter_accepts_its_file(renderings: dict[str, list[Json]], name: 
     """The configuration files are ones that the exporter takes, and clouds.yaml has what they name."""
     for each in renderings[name]:
         if each["kind"] == "ConfigMap" and "config.yaml" in each["data"]:
-            parsed = schema.parse(each["data"]["config.yaml"], source=name)
+            parsed = schema.parse(each["data"]["config.yaml"], source=name, families=FAMILY_NAMES)
             secrets = [contents(other) for other in renderings[name] if other["kind"] == "Secret"]
             if secrets:
                 entries = yaml.safe_load(secrets[0]["clouds.yaml"])["clouds"]
@@ -530,7 +530,7 @@ def test_values_of_the_documentation_are_right(helm: Helm, tmp_path: Path):
         objects = helm.objects(MINIMAL, tmp_path / "values.yaml")
         for each in objects:
             if each["kind"] == "ConfigMap" and "config.yaml" in each["data"]:
-                schema.parse(each["data"]["config.yaml"], source="documentation")
+                schema.parse(each["data"]["config.yaml"], source="documentation", families=FAMILY_NAMES)
 
 
 def test_the_documentation_names_what_is_made(helm: Helm):

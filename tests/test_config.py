@@ -68,7 +68,7 @@ def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(text: str) -> Config:
     """The configuration in this text."""
-    return parse(text, source="exporter.yaml")
+    return parse(text, source="exporter.yaml", families=[family.name for family in FAMILIES])
 
 
 def mistakes(text: str) -> list[str]:

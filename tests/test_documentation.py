@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from docs.documentation import TABLES, renewed
 from exporter.cli import commands
 from exporter.collector.collector import Fleet
 from exporter.common.errors import Reason
 from exporter.config import schema
-from exporter.documentation import TABLES, renewed
 from exporter.metrics.families import FAMILIES
 from exporter.web.app import Server
 from tests.pages import NODE, PAGES, ROOT, functions_of, rows
@@ -24,7 +24,7 @@ from tests.queries import SAMPLES, names, rules, targets
 def test_tables_are_the_code_s(page: Path) -> None:
     """The tables of metrics and of configuration keys are as the code has them."""
     text = page.read_text()
-    assert renewed(text) == text, "renew it: python -m exporter.documentation"
+    assert renewed(text) == text, "renew it: python -m docs.documentation"
 
 
 def test_every_table_is_on_a_page() -> None:
@@ -70,14 +70,14 @@ def test_every_reason_is_explained() -> None:
 
 def test_commands_are_documented() -> None:
     """Every command is in docs/commands.md, every flag with its variable in docs/configuration.md; all have a help."""
-    commands = commands.main.commands
+    described = commands.main.commands
     table = rows(ROOT / "docs" / "commands.md", "command")
-    assert [cells[0] for cells in table] == [f"`{name}`" for name in commands]
+    assert [cells[0] for cells in table] == [f"`{name}`" for name in described]
     text = (ROOT / "docs" / "configuration.md").read_text()
-    for command in commands.values():
+    for command in described.values():
         for option in command.params:
             assert f"| `{option.opts[0]}` | `{option.envvar}` |" in text
-    for name in commands:
+    for name in described:
         assert CliRunner().invoke(commands.main, [name, "--help"]).exit_code == 0
 
 
@@ -144,7 +144,8 @@ def test_pins_are_within_the_ranges() -> None:
 def test_imports_run_one_way() -> None:
     """The core is imported without any of the edge: no sockets, no command line, no client library."""
     code = (
-        "import sys, exporter.metrics.families, exporter.deployments.aggregator, exporter.deployments.snapshot, exporter.deployments.state, exporter.openstack.decoder;"
+        "import sys, exporter.metrics.families, exporter.deployments.aggregator, exporter.deployments.snapshot,"
+        " exporter.deployments.state, exporter.openstack.decoder;"
         "print(*sorted({name.split('.')[0] for name in sys.modules}"
         " & {'aiohttp', 'click', 'keystoneauth1', 'openstack', 'asyncio'}))"
     )

@@ -24,9 +24,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from docs.documentation import EXAMPLES, WEB_EXAMPLES, Key, keys
 from exporter.cli import commands
 from exporter.config import schema
-from exporter.documentation import EXAMPLES, WEB_EXAMPLES, Key, keys
 from exporter.web.web_config import Files, Loaded, WebConfig
 from tests import harness
 from tests.conftest import StartPrometheus
@@ -35,7 +35,7 @@ from tests.programs.available import PROGRAMS, require
 from tests.programs.installed import simulated
 from tests.programs.process import Process, eventually, session
 from tests.programs.prometheus import Promtool
-from tests.queries import SAMPLES, complaints, names, recorded, rules
+from tests.queries import FAMILY_NAMES, SAMPLES, complaints, names, recorded, rules
 
 NAME = "heat-deployment-exporter"
 OMITTED = "…"
@@ -403,7 +403,7 @@ class Kind(NamedTuple):
 
 def exporter_configuration(text: str, folder: Path) -> None:
     """The exporter accepts it."""
-    schema.parse(text, source="example")
+    schema.parse(text, source="example", families=FAMILY_NAMES)
 
 
 def web_configuration(text: str, folder: Path) -> Loaded:
@@ -529,7 +529,7 @@ def chart_values(text: str, folder: Path) -> None:
     content = yaml.safe_load(text)
     jsonschema.validate(content, json.loads((CHART / "values.schema.json").read_text()))
     if "config" in content:
-        schema.parse(yaml.safe_dump(content["config"]), source="values")
+        schema.parse(yaml.safe_dump(content["config"]), source="values", families=FAMILY_NAMES)
 
 
 def clouds_file(text: str, folder: Path) -> None:
@@ -648,7 +648,7 @@ def test_every_key_has_its_example(key: Key):
     for part in key.path.split("."):
         content = content[part.removesuffix("[]")]
         content = content[0] if part.endswith("[]") else content
-    accepted = schema.parse(text, source=key.path)
+    accepted = schema.parse(text, source=key.path, families=FAMILY_NAMES)
     if key.path not in ("clouds[].projects", "shard.total"):
         assert accepted != schema.Config()
     assert key.meaning

@@ -105,9 +105,9 @@ async def test_a_cloud_s_cookies_are_not_kept(cloud: Cloud):
 
 
 TRAVERSALS = (
-    "/assets/../cli.py",
+    "/assets/../commands.py",
     "/assets/..%2fcli.py",
-    "/assets/%2e%2e/cli.py",
+    "/assets/%2e%2e/commands.py",
     "/assets/..%5ccli.py",
     "/assets//etc/passwd",
     "/assets/%2fetc%2fpasswd",

@@ -71,10 +71,8 @@ def offences(text: str) -> set[str]:
 
 
 EXCUSED = {
-    "exporter/openstack/network.py": {
-        "CERT_NONE",
-        "check_hostname",
-    },  # an entry of clouds.yaml that says `verify: false`
+    # An entry of clouds.yaml that says `verify: false`.
+    "exporter/openstack/network.py": {"CERT_NONE", "check_hostname"},
     "exporter/web/tls.py": {"CERT_NONE"},  # a server that asks its clients for no certificate
     "deploy/image/healthy.py": {"_create_unverified_context"},  # asks the exporter beside it, by its loopback address
 }

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO, TypeVar
 
@@ -122,7 +122,7 @@ def serve(
     logs.configure(level=log_level, format=log_format)
     _run(
         lambda: _serve(
-            lambda: schema.load(config_file, shard=shard),
+            lambda: _load(config_file, shard),
             Settings(
                 addresses=[parse_address(address) for address in web_listen_address],
                 telemetry_path=web_telemetry_path,
@@ -162,7 +162,7 @@ def once(
     """
     logs.configure(level=log_level, format=log_format)
     to = sys.stdout if output == "json" and output_file is not None else sys.stderr
-    _run(lambda: _once(schema.load(config_file, shard=shard), output_file, to=to, output=output, show=True))
+    _run(lambda: _once(_load(config_file, shard), output_file, to=to, output=output, show=True))
 
 
 @main.command()
@@ -174,7 +174,7 @@ def once(
 def check(config_file: str | None, output: Any, shard: dict[str, Any], log_level: str, log_format: Any) -> None:
     """Try the configuration, credentials, catalog and access, and say what would be scraped."""
     logs.configure(level=log_level, format=log_format)
-    _run(lambda: _once(schema.load(config_file, shard=shard), None, to=sys.stdout, output=output, show=False))
+    _run(lambda: _once(_load(config_file, shard), None, to=sys.stdout, output=output, show=False))
 
 
 async def _once(settings: schema.Config, output_file: str | None, *, to: TextIO, output: Any, show: bool) -> None:
@@ -321,3 +321,10 @@ def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def _refuse(error: ConfigError) -> NoReturn:
     click.echo(str(error), err=True)
     raise SystemExit(2)
+
+
+def _load(file: str | None, shard: Mapping[str, Any] | None) -> schema.Config:
+    """Load the configuration file; its patterns of metric families have to select some."""
+    from exporter.metrics.families import FAMILIES
+
+    return schema.load(file, shard=shard, families=[family.name for family in FAMILIES])

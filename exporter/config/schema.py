@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
@@ -32,7 +32,6 @@ from exporter.common.errors import ConfigError
 from exporter.common.redaction import brief
 from exporter.config.sharding import ordinal, owner
 from exporter.config.units import Duration, Size, format_size
-from exporter.metrics.families import FAMILIES
 
 
 def _pattern(text: str) -> str:
@@ -180,10 +179,10 @@ class Metrics(_Model):
 
     @field_validator("include", "exclude")
     @classmethod
-    def _each_selects(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        names = [family.name for family in FAMILIES]
-        for pattern in patterns:
-            if not any(re.fullmatch(pattern, name) for name in names):
+    def _each_selects(cls, patterns: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        families: Collection[str] | None = (info.context or {}).get("families")
+        for pattern in patterns if families is not None else ():
+            if not any(re.fullmatch(pattern, name) for name in families or ()):
                 raise ValueError(
                     f"expected the name of a metric family, or a pattern of some: {brief(pattern)} is of none"
                 )
@@ -363,13 +362,16 @@ class Loader(yaml.SafeLoader):
 _LARGEST: Final = 16 * 1024**2
 
 
-def load(path: str | Path | None, *, shard: Mapping[str, Any] | None = None) -> Config:
-    """The configuration in a file, or the default one without a file; ConfigError names what is wrong.
+def load(
+    path: str | Path | None, *, shard: Mapping[str, Any] | None = None, families: Collection[str] | None = None
+) -> Config:
+    """Load the configuration from a file, or the default one without a file; ConfigError names what is wrong.
 
-    `shard` overrides keys of the section of that name.
+    `shard` overrides keys of the section of that name. `families` are the names of all metric families: a pattern that
+    selects none of them is an error. None: patterns are not checked.
     """
     if path is None:
-        return parse("", source="environment", shard=shard)
+        return parse("", source="environment", shard=shard, families=families)
     try:
         with Path(path).open("rb") as file:
             body = file.read(_LARGEST + 1)
@@ -378,11 +380,13 @@ def load(path: str | Path | None, *, shard: Mapping[str, Any] | None = None) -> 
         raise ConfigError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
     if len(body) > _LARGEST:
         raise ConfigError(f"{path}: larger than {format_size(_LARGEST)}")
-    return parse(text, source=str(path), shard=shard)
+    return parse(text, source=str(path), shard=shard, families=families)
 
 
-def parse(text: str, *, source: str, shard: Mapping[str, Any] | None = None) -> Config:
-    """The configuration in a YAML text; `source` names it in errors, `shard` overrides what it says of that."""
+def parse(
+    text: str, *, source: str, shard: Mapping[str, Any] | None = None, families: Collection[str] | None = None
+) -> Config:
+    """Read the configuration from a YAML text; `source` names it in errors, the rest is as for `load`."""
     try:
         content = yaml.load(text, Loader)  # noqa: S506 - the loader is a SafeLoader
     except yaml.YAMLError as error:
@@ -402,7 +406,7 @@ def parse(text: str, *, source: str, shard: Mapping[str, Any] | None = None) -> 
         section = content.get("shard")
         content = content | {"shard": (section if isinstance(section, dict) else {}) | dict(shard)}
     try:
-        return Config.model_validate(content)
+        return Config.model_validate(content, context={"families": families})
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     except ValidationError as error:

@@ -22,7 +22,7 @@ class Asset(NamedTuple):
 
 
 def _read(name: str) -> Asset:
-    body = resources.files("exporter").joinpath("web_assets", name).read_bytes()
+    body = resources.files("exporter.ui").joinpath("web_assets", name).read_bytes()
     return Asset(body, _TYPES[name], hashlib.sha256(body).hexdigest()[:16])
 
 

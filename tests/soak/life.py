@@ -352,8 +352,8 @@ class Life:
         if happening.raw:
             happening.raw = []
             return
-        # No two projects list the same: they would be taken for an administrator's (`exporter.collector.administrators`).
-        # Nor one deployment twice: such a listing is asked for once more when it is noticed (`exporter.deployments.hashes`).
+        # No two projects list the same deployments: they would be an administrator's (`collector.administrators`).
+        # No deployment comes twice: such a response is requested once more (`deployments.hashes`).
         happening.raw = [raw.replace(b"odd-", project_id.encode() + b"-") for raw in chance.sample(ODD, 4)]
 
     def erased(self, chance: random.Random) -> None:

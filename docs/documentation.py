@@ -1,4 +1,4 @@
-"""The tables of the documentation that come from code: `python -m exporter.documentation` renews them in place.
+"""The tables of the documentation that come from code: `python -m docs.documentation` renews them in place.
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`, in the README or a page of docs; a test fails when
 one differs from the code.
