@@ -14,10 +14,10 @@ from pydantic import BaseModel, TypeAdapter
 from bench.listings import NOW, PIECE, body
 from bench.table import Row, side_by_side
 from exporter.config.schema import Config
-from exporter.deployments.aggregator import Fold, FoldOptions
+from exporter.deployments.aggregator import Aggregator, AggregatorOptions
 from exporter.deployments.hashes import Sum
 from exporter.deployments.records import Deployment
-from exporter.openstack.decoder import ListingDecoder
+from exporter.openstack.decoder import ResponseDecoder
 
 
 class _Whole(msgspec.Struct):
@@ -46,10 +46,10 @@ class _Listing(BaseModel):
     software_deployments: list[_Record]
 
 
-def options(*, servers: int = 10_000, everything: bool = False) -> FoldOptions:
+def options(*, servers: int = 10_000, everything: bool = False) -> AggregatorOptions:
     """What is counted: the cells and servers, or also all that names and events need."""
     config = Config()
-    return FoldOptions(
+    return AggregatorOptions(
         age_bounds=config.age_bounds,
         code_bounds=tuple(map(float, config.buckets.deploy_status_code)),
         stuck_after=config.thresholds.stuck_after,
@@ -60,10 +60,10 @@ def options(*, servers: int = 10_000, everything: bool = False) -> FoldOptions:
     )
 
 
-def refresh(chunks: list[bytes], rules: FoldOptions, *, before: Sum | None = None) -> Fold:
+def refresh(chunks: list[bytes], rules: AggregatorOptions, *, before: Sum | None = None) -> Aggregator:
     """Everything between the bytes and a snapshot; `before` is by what the listing before is known again."""
-    fold = Fold(rules, asked_at=float(NOW), names=rules.configs, compact=True)
-    decoder = ListingDecoder()
+    fold = Aggregator(rules, asked_at=float(NOW), names=rules.configs, compact=True)
+    decoder = ResponseDecoder()
     for chunk in chunks:
         for batch in decoder.feed(chunk):
             fold.add(batch)
@@ -89,7 +89,7 @@ def rows(deployments: int, *, servers: int, runs: int) -> Iterator[Row]:
     assert before.size == deployments
 
     def decode() -> None:
-        decoder = ListingDecoder()
+        decoder = ResponseDecoder()
         for chunk in chunks:
             for _ in decoder.feed(chunk):
                 pass

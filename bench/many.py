@@ -59,13 +59,13 @@ async def _cloud(projects: int) -> None:
 async def _refresh(refreshes: int) -> None:
     """Refresh every project once, and then so many again, in turn; prints the CPU that one of these took."""
     from exporter.cli.serve import settle_interpreter
-    from exporter.collector.collector import Fleet
+    from exporter.collector.collector import Collector
     from exporter.common import logs
     from exporter.config.schema import parse
 
     logs.configure(level="error", format="logfmt")
     settle_interpreter()
-    async with Fleet(parse(json.dumps(SETTINGS), source="bench")).opened() as fleet:
+    async with Collector(parse(json.dumps(SETTINGS), source="bench")).opened() as fleet:
         await fleet.once()
         watches = list(fleet.watches())
         began = time.process_time()
@@ -180,12 +180,12 @@ def blocks(project: int, value: int) -> dict[str, Block]:
 async def _serve(port: int, projects: int, owners: int) -> None:
     """A page of so many projects, put by so many owners; each of them changes once a minute."""
     from exporter.cli.serve import Address, listening, settle_interpreter
-    from exporter.collector.collector import Fleet
+    from exporter.collector.collector import Collector
     from exporter.config.schema import parse
     from exporter.web.app import Server
 
     settle_interpreter()
-    fleet = Fleet(parse("clouds: [{name: bench}]", source="bench"))
+    fleet = Collector(parse("clouds: [{name: bench}]", source="bench"))
     share = projects // owners
 
     def put(owner: int, value: int) -> None:

@@ -102,13 +102,13 @@ _SETTINGS = {
 async def _refresh() -> None:
     """One exporter that refreshes its project, asks for names, and refreshes it again; prints what each step took."""
     from exporter.cli.serve import settle_interpreter
-    from exporter.collector.collector import Fleet
+    from exporter.collector.collector import Collector
     from exporter.common import logs
     from exporter.config.schema import parse
 
     settle_interpreter()
     logs.configure(level="error", format="logfmt")
-    async with Fleet(parse(json.dumps(_SETTINGS), source="bench")).opened() as fleet:
+    async with Collector(parse(json.dumps(_SETTINGS), source="bench")).opened() as fleet:
         (cloud,) = fleet.clouds.values()
         await cloud.discover()
         (project,) = cloud.projects.values()

@@ -63,13 +63,13 @@ def _settings(*, servers: int) -> dict[str, Any]:
 async def _refresh(servers: int) -> None:
     """One exporter that refreshes its project once; prints what that took."""
     from exporter.cli.serve import settle_interpreter
-    from exporter.collector.collector import Fleet
+    from exporter.collector.collector import Collector
     from exporter.common import logs
     from exporter.config.schema import parse
 
     settle_interpreter()
     logs.configure(level="error", format="logfmt")
-    async with Fleet(parse(json.dumps(_settings(servers=servers)), source="bench")).opened() as fleet:
+    async with Collector(parse(json.dumps(_settings(servers=servers)), source="bench")).opened() as fleet:
         (cloud,) = fleet.clouds.values()
         await cloud.discover()
         (project,) = cloud.projects.values()

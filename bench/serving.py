@@ -39,11 +39,11 @@ def page(series: int) -> bytes:
 async def _serve(series: int, port: int) -> None:
     """Our web server with a fleet whose page has just these series, for ever."""
     from exporter.cli.serve import Address, listening
-    from exporter.collector.collector import Fleet
+    from exporter.collector.collector import Collector
     from exporter.config.schema import parse
     from exporter.web.app import Server
 
-    fleet = Fleet(parse("clouds: [{name: bench}]", source="bench"))
+    fleet = Collector(parse("clouds: [{name: bench}]", source="bench"))
     if (block := render(FAMILY, BASE, snapshot(series))) is not None:
         fleet.page.put(("bench",), {FAMILY.name: block})
     async with listening(Server(fleet), [Address("127.0.0.1", port)]):

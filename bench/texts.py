@@ -18,8 +18,8 @@ from bench.decode import WHOLE, options, refresh
 from bench.listings import NOW, PIECE, TEXTS, body
 from bench.refreshing import environment, measured
 from bench.table import Row, side_by_side
-from exporter.deployments.aggregator import Fold
-from exporter.openstack.decoder import ListingDecoder
+from exporter.deployments.aggregator import Aggregator
+from exporter.openstack.decoder import ResponseDecoder
 
 SHARE = 0.5
 NESTED_SHARE = 0.3
@@ -82,8 +82,8 @@ def _whole(whole: bytes) -> None:
 
 def _longest_step(chunks: list[bytes]) -> float:
     """Seconds of CPU between two moments at which others can run."""
-    fold = Fold(options(servers=0), asked_at=float(NOW), compact=True)
-    decoder = ListingDecoder()
+    fold = Aggregator(options(servers=0), asked_at=float(NOW), compact=True)
+    decoder = ResponseDecoder()
     longest, before = 0.0, time.process_time()
     for chunk in chunks:
         for batch in decoder.feed(chunk):

@@ -31,8 +31,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.cli.serve import listening
-from exporter.collector.collector import Fleet
-from exporter.collector.project_poller import ProjectWatch
+from exporter.collector.collector import Collector
+from exporter.collector.project_poller import ProjectPoller
 from exporter.common.clock import Clock
 from exporter.config import schema
 from exporter.simulator import Deployment, Plan, Project, Requests, Simulator, World, build
@@ -254,14 +254,16 @@ class Cloud:
         self, settings: schema.Config | None = None, *, clock: Clock | None = None, refreshing: bool = True
     ) -> AsyncIterator["Exporter"]:
         """An exporter in this process that listens, and unless told otherwise refreshes."""
-        fleet = Fleet(settings or configuration(), clock=clock)
+        fleet = Collector(settings or configuration(), clock=clock)
         async with running(fleet, refreshing=refreshing) as exporter:
             yield exporter
 
     @asynccontextmanager
-    async def fleet(self, settings: schema.Config | None = None, *, clock: Clock | None = None) -> AsyncIterator[Fleet]:
+    async def fleet(
+        self, settings: schema.Config | None = None, *, clock: Clock | None = None
+    ) -> AsyncIterator[Collector]:
         """A fleet that is open and does nothing by itself."""
-        async with Fleet(settings or configuration(), clock=clock).opened() as fleet:
+        async with Collector(settings or configuration(), clock=clock).opened() as fleet:
             yield fleet
 
 
@@ -424,7 +426,7 @@ class Exporter:
 
 
 @asynccontextmanager
-async def running(fleet: Fleet, *, refreshing: bool = True) -> AsyncIterator[Exporter]:
+async def running(fleet: Collector, *, refreshing: bool = True) -> AsyncIterator[Exporter]:
     """A fleet that refreshes, and its web server."""
     server = Server(fleet)
     async with (
@@ -448,12 +450,12 @@ async def scraper() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def watch_of(fleet: Fleet, name: str = FIRST) -> ProjectWatch:
+def watch_of(fleet: Collector, name: str = FIRST) -> ProjectPoller:
     """The watch of a project."""
     return next(watch for watch in fleet.watches() if watch.state.name == name)
 
 
-def page_of(fleet: Fleet) -> Samples:
+def page_of(fleet: Collector) -> Samples:
     """What a fleet's page shows."""
     return Samples.of(fleet.page.plain("text").decode())
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from hypothesis import strategies as st
 from pydantic import BaseModel, PlainValidator, ValidationError
 
-from exporter.deployments.aggregator import FoldOptions, server_filter
+from exporter.deployments.aggregator import AggregatorOptions, server_filter
 from exporter.deployments.snapshot import TABLES, ConfigRow, Distribution, ProblemRow, ServerRow, Snapshot, Table
 
 DOCUMENTED_STATUSES = {"COMPLETE", "IN_PROGRESS", "FAILED"}
@@ -141,9 +141,9 @@ class Rules:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def options(self) -> FoldOptions:
+    def options(self) -> AggregatorOptions:
         """The same for the exporter."""
-        return FoldOptions(
+        return AggregatorOptions(
             age_bounds=self.age_bounds,
             code_bounds=self.code_bounds,
             stuck_after=self.stuck_after,

@@ -13,9 +13,9 @@ import yaml
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from exporter.common.deadline import Stopwatch
+from exporter.common.deadline import Deadline
 from exporter.common.errors import AnswerError, ConfigError, RefreshError
-from exporter.openstack.session import CloudAccess
+from exporter.openstack.session import CloudSession
 from tests import harness
 from tests.harness import (
     DEADLINE,
@@ -47,18 +47,18 @@ ENVIRONMENT = configuration(clouds=[{"name": "sim"}])
 @asynccontextmanager
 async def opened(
     entry: str | None = "simulator", *, hands: Hands | None = None, **limits: float
-) -> AsyncIterator[CloudAccess]:
+) -> AsyncIterator[CloudSession]:
     """Access to the simulated cloud."""
     settings: dict[str, Any] = {"requests_per_second": 1000, "timeout": 15, "silence": 15, **limits}
     if hands is not None:
         settings["clock"] = hands.clock.steady
-    async with CloudAccess(name="sim", entry=entry, **settings) as access:
+    async with CloudSession(name="sim", entry=entry, **settings) as access:
         yield access
 
 
-def stopwatch() -> Stopwatch:
+def stopwatch() -> Deadline:
     """A stopwatch that never rings."""
-    return Stopwatch(3600)
+    return Deadline(3600)
 
 
 async def once(cloud: Cloud, settings: Any = None) -> Samples:

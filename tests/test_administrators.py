@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from exporter.collector.administrators import SampleIndex
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.config.sharding import owner
 from exporter.simulator import Project
 from tests import harness
@@ -386,7 +386,7 @@ async def test_a_refused_project_is_asked_again_after_each_discovery(cloud: Clou
     all_seeing(cloud, FIRST, SECOND)
     cloud.write(cloud.entry(project=FIRST))
     async with cloud.exporter(configuration(refresh={"interval": "20ms"})) as exporter:
-        fleet: Fleet = exporter.fleet
+        fleet: Collector = exporter.fleet
         await fleet.wait_ready()
         page = await exporter.when(lambda page: page.get("heat_up", project=SECOND) == 0)
         assert shown(page) == {FIRST: truth(cloud)}

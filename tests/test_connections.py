@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.cli.serve import Address, listening
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.web.app import Server
 from exporter.web.listeners import Bounds
 from tests import harness
@@ -26,7 +26,7 @@ SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 @asynccontextmanager
 async def bounded(**bounds: float) -> AsyncIterator[Exporter]:
     """An exporter that has asked nothing, with these bounds on connections."""
-    server = Server(Fleet(configuration()))
+    server = Server(Collector(configuration()))
     async with (
         listening(server, [Address("127.0.0.1", 0)], bounds=Bounds(**bounds)) as ports,  # type: ignore[arg-type]
         scraper() as session,

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from docs.documentation import TABLES, renewed
 from exporter.cli import commands
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.common.errors import Reason
 from exporter.config import schema
 from exporter.metrics.families import FAMILIES
@@ -93,7 +93,7 @@ def test_paths_are_documented() -> None:
     """Every path that is served is in docs/http.md, but for what its pages load by themselves."""
     table = rows(ROOT / "docs" / "http.md", "path")
     documented = {path for cells in table for path in re.findall(r"`(?:POST )?(/[^?`]*)", cells[0])}
-    application = Server(Fleet(schema.Config())).app
+    application = Server(Collector(schema.Config())).app
     served = {resource.canonical for resource in application.router.resources()}
     assert served - documented == {"/updates", "/assets/{name}"}
     assert documented <= served

@@ -12,12 +12,12 @@ import yaml
 from aiohttp import web
 
 from exporter.cli.serve import Address, Settings, listening
-from exporter.common.deadline import Stopwatch
+from exporter.common.deadline import Deadline
 from exporter.common.errors import AnswerError, ConfigError, TooLargeError
 from exporter.config import schema
 from exporter.openstack import network
-from exporter.openstack.decoder import RECORD_BYTES, ListingDecoder
-from exporter.openstack.session import CloudAccess
+from exporter.openstack.decoder import RECORD_BYTES, ResponseDecoder
+from exporter.openstack.session import CloudSession
 from exporter.web.app import Server
 from tests import harness
 from tests.harness import FIRST, Authority, Cloud, answering, configuration, tls_front, watch_of, written
@@ -50,7 +50,7 @@ async def test_our_requests_use_that_look_up(cloud: Cloud) -> None:
 def test_blanks_cost_nothing() -> None:
     """However many blanks stand around the records, none of them is kept, and the records are what they were."""
     record = b'{"id": "a"}'
-    decoder = ListingDecoder(batch_bytes=4096)
+    decoder = ResponseDecoder(batch_bytes=4096)
     pieces = [b'{"software_deployments": [', record, b",", record.replace(b"a", b"b"), b"]", b"}"]
     blanks = b" \n" * 4096
     found = []
@@ -73,7 +73,7 @@ def test_blanks_cost_nothing() -> None:
 
 def test_one_giant_record_is_refused() -> None:
     """A record that no Heat would store is too_large before it takes the memory or the time of everything else."""
-    decoder = ListingDecoder()
+    decoder = ResponseDecoder()
     list(decoder.feed(b'{"software_deployments": [{"id": "a", "x": "'))
     with pytest.raises(TooLargeError, match="16MiB"):
         for _ in range(2 * RECORD_BYTES // 65536):
@@ -150,9 +150,9 @@ async def test_a_refused_token_is_not_tried_again(cloud: Cloud) -> None:
         await fleet.clouds["sim"].discover()
         watch = watch_of(fleet)
         cloud.authentication(answering(503))
-        access: CloudAccess = fleet.clouds["sim"].access
+        access: CloudSession = fleet.clouds["sim"].access
         cloud.mend()
-        async with Stopwatch(10) as stopwatch:
+        async with Deadline(10) as stopwatch:
             token = await access.token(cloud.project().id, stopwatch=stopwatch)
         cloud.listing(answering(401))
         cloud.authentication(answering(503))
@@ -161,7 +161,7 @@ async def test_a_refused_token_is_not_tried_again(cloud: Cloud) -> None:
             await watch.refresh()
         assert cloud.asked() == before + 1
         cloud.mend()
-        async with Stopwatch(10) as stopwatch:
+        async with Deadline(10) as stopwatch:
             assert (await access.token(cloud.project().id, stopwatch=stopwatch)).value != token.value
 
 

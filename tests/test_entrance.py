@@ -17,10 +17,10 @@ import yaml
 from structlog.testing import capture_logs
 
 from exporter.cli.serve import Address, listening
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.common.errors import ConfigError
 from exporter.web.app import Server
-from exporter.web.auth_middleware import Bucket, Entrance
+from exporter.web.auth_middleware import AuthMiddleware, Bucket
 from exporter.web.web_config import RateLimit, WebConfig
 from tests import harness
 from tests.harness import Authority, Cloud, Exporter, Samples, configuration, eventually, run, scraper, serving
@@ -54,7 +54,7 @@ class Guarded:
 
     folder: Path
     port: int
-    entrance: Entrance
+    entrance: AuthMiddleware
     session: aiohttp.ClientSession
 
     @property
@@ -76,9 +76,9 @@ class Guarded:
 async def guarded(folder: Path, **sections: object) -> AsyncIterator[Guarded]:
     """An exporter that has asked nothing, with this web configuration."""
     (folder / "web.yml").write_text(yaml.safe_dump(sections))
-    entrance = Entrance(folder / "web.yml")
+    entrance = AuthMiddleware(folder / "web.yml")
     async with (
-        listening(Server(Fleet(configuration())), [Address("127.0.0.1", 0)], entrance=entrance) as ports,
+        listening(Server(Collector(configuration())), [Address("127.0.0.1", 0)], entrance=entrance) as ports,
         scraper() as session,
     ):
         yield Guarded(folder, ports[0], entrance, session)

@@ -22,8 +22,8 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from exporter.collector.collector import Fleet
-from exporter.collector.project_poller import ProjectWatch
+from exporter.collector.collector import Collector
+from exporter.collector.project_poller import ProjectPoller
 from exporter.config import schema
 from exporter.deployments.state import ProjectKey
 from exporter.openstack.keystone_transport import ANSWER_BYTES
@@ -90,15 +90,15 @@ class Scene:
     """A way to the API that can be closed."""
     settings: schema.Config
     hands: Hands = field(default_factory=Hands)
-    fleet: Fleet = field(init=False)
+    fleet: Collector = field(init=False)
 
     @property
-    def watch(self) -> ProjectWatch:
+    def watch(self) -> ProjectPoller:
         """The project that suffers."""
         return next(each for each in self.fleet.watches() if (each.key.cloud, each.state.name) == ("sim", FIRST))
 
     @property
-    def others(self) -> list[ProjectWatch]:
+    def others(self) -> list[ProjectPoller]:
         """Those that must not: of the other cloud, and of the same one if only a project's Heat is in trouble."""
         return [
             each

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.deployments.aggregator import Fold
-from exporter.deployments.completions import DEPARTED_LIMIT, Digest, Finish, Ledger, Memory, digest, remember
+from exporter.deployments.aggregator import Aggregator
+from exporter.deployments.completions import DEPARTED_LIMIT, CompletionMemory, Digest, Finish, Ledger, digest, remember
 from exporter.deployments.records import Batch, Deployment
 from exporter.deployments.snapshot import Distribution, Exemplar, Tally
 from tests.oracle import Rules
@@ -26,13 +26,13 @@ HOUR = timedelta(hours=1)
 class Watcher:
     """An exporter's view of one project: listings in, a ledger out."""
 
-    memory: Memory | None = None
+    memory: CompletionMemory | None = None
     ledger: Ledger = field(default_factory=Ledger)
     found: tuple[Digest, ...] = ()
 
     def see(self, records: Iterable[Deployment], *, at: datetime = START, batch: int = 7) -> Counter[tuple[str, str]]:
         """What a listing asked for at this instant adds, by status and action."""
-        fold = Fold(OPTIONS, asked_at=at.timestamp(), memory=self.memory)
+        fold = Aggregator(OPTIONS, asked_at=at.timestamp(), memory=self.memory)
         records = list(records)
         for start in range(0, len(records), batch):
             fold.add(Batch(records[start : start + batch], []))

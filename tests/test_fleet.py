@@ -18,8 +18,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.cli.report import summarize
-from exporter.collector.cloud_collector import CloudWatch
-from exporter.collector.collector import Fleet
+from exporter.collector.cloud_collector import CloudCollector
+from exporter.collector.collector import Collector
 from exporter.metrics.series_budget import OWN_SERIES, SPARE_SHARE
 from exporter.simulator import Plan, Simulator, World, build
 from tests import harness
@@ -320,7 +320,7 @@ async def test_so_many_servers_of_a_project(cloud: Cloud):
     assert page.total(DEPLOYMENTS, project=FIRST) == 1 + 12 + 18 + 9
 
 
-def lines(fleet: Fleet) -> int:
+def lines(fleet: Collector) -> int:
     """How many series the page has."""
     return sum(not line.startswith(b"#") for line in fleet.page.plain("text").splitlines())
 
@@ -424,7 +424,7 @@ async def every_turn(found: Callable[[], T]) -> AsyncIterator[list[T]]:
     seen.append(found())
 
 
-def sizes(fleet: Fleet) -> Counter[str]:
+def sizes(fleet: Collector) -> Counter[str]:
     """How many series that limits cut each project shows, by its id; quicker than reading the page."""
     return Counter({key.project_id: size for key, size in fleet.publisher.budget.shown.numbers.items()})
 
@@ -592,7 +592,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def held(fleet: Fleet) -> dict[str, int]:
+def held(fleet: Collector) -> dict[str, int]:
     """How much the parts of a fleet keep."""
     (watch,) = fleet.clouds.values()
     access, samples, page, budget = watch.access, watch._samples, fleet.page, fleet.publisher.budget
@@ -626,7 +626,7 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
     assert (2 + made) / 2 == REPLACED
     settings = configuration(refresh={"discovery": "50ms"}, limits={"concurrency": 2})
     async with cloud.exporter(settings) as exporter:
-        fleet: Fleet = exporter.fleet
+        fleet: Collector = exporter.fleet
         await when(exporter, lambda page: page.total("heat_up") == 2 + len(names))
         seen: list[weakref.ref[Any]] = []
         first: dict[str, int] = {}
@@ -674,7 +674,7 @@ async def test_projects_that_come_and_go_leave_nothing_behind(cloud: Cloud):
         await eventually(lambda: alive() == wanted)
 
 
-def calm(fleet: Fleet) -> dict[str, int] | None:
+def calm(fleet: Collector) -> dict[str, int] | None:
     """What is held at a moment when no project is about to be asked for the first time."""
     found = held(fleet)
     return found if found["renewals"] == 0 and all(watch.state.up for watch in fleet.watches()) else None
@@ -695,7 +695,7 @@ async def test_a_project_that_goes_while_its_token_is_asked_for_leaves_none(clou
     cloud.authentication(slow)
     async with cloud.exporter(configuration(refresh={"discovery": "50ms"})) as exporter:
         await asyncio.wait_for(hold.entered.wait(), harness.DEADLINE)
-        watch: CloudWatch = exporter.fleet.clouds["sim"]
+        watch: CloudCollector = exporter.fleet.clouds["sim"]
         # Not for long: Keystone answers when the exporter has forgotten why it asked.
         for key in [key for key in cloud.world.grants if key[1] == gone.id]:
             cloud.world.grants[key].clear()

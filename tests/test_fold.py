@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.deployments.aggregator import GROUP_RECORDS, STEP_RECORDS, Fold, server_filter
+from exporter.deployments.aggregator import GROUP_RECORDS, STEP_RECORDS, Aggregator, server_filter
 from exporter.deployments.cells import CODES_KNOWN, CODES_LIMIT
 from exporter.deployments.names import ConfigTally, Names, NameTable, hashed, named
 from exporter.deployments.records import Batch, Deployment, Outputs, Rejection, salvage
@@ -52,9 +52,11 @@ def names_of(rules: Rules) -> Names:
     return Names(table.with_more(hashed(ids), names))
 
 
-def fold_of(*batches: list[Any], rules: Rules | None = None, asked_at: float = ASKED_AT, names: bool = False) -> Fold:
+def fold_of(
+    *batches: list[Any], rules: Rules | None = None, asked_at: float = ASKED_AT, names: bool = False
+) -> Aggregator:
     """A fold to which these items were added, batch by batch."""
-    fold = Fold((rules or Rules()).options(), asked_at=asked_at, names=names)
+    fold = Aggregator((rules or Rules()).options(), asked_at=asked_at, names=names)
     for items in batches:
         found = [salvage(item) for item in items]
         records = [record for record in found if isinstance(record, Deployment)]
@@ -174,7 +176,7 @@ def test_the_same_id_counts_once(split: bool) -> None:
 def test_records_do_not_wait_for_ever() -> None:
     """However few there are of each of many kinds, no more records are kept than make a few groups full."""
     items = [{**item, "status": f"S{number % 7}", "action": f"A{number}"} for number, item in enumerate(made(3000))]
-    fold = Fold(Rules().options(), asked_at=ASKED_AT)
+    fold = Aggregator(Rules().options(), asked_at=ASKED_AT)
     alive: weakref.WeakSet[Text] = weakref.WeakSet()
     most = 0
     for start in range(0, len(items), 50):
@@ -362,7 +364,7 @@ def test_distinct_values_take_no_memory(kind: str, order: int) -> None:
     def value(text: str) -> dict[str, Any]:
         return {"output_values": Outputs(int(text))} if kind == "code" else {kind: text}
 
-    fold = Fold(Rules(servers=0).options(), asked_at=ASKED_AT, compact=True)
+    fold = Aggregator(Rules(servers=0).options(), asked_at=ASKED_AT, compact=True)
     tracemalloc.start()
     try:
         for batch in batches():
@@ -377,7 +379,7 @@ def test_distinct_values_take_no_memory(kind: str, order: int) -> None:
 
 def test_a_config_each_takes_eight_bytes() -> None:
     """A config of its own for each deployment, as stacks have it, takes eight bytes until its name is known."""
-    fold = Fold(Rules(servers=0, configs=10).options(), asked_at=ASKED_AT, names=True, compact=True)
+    fold = Aggregator(Rules(servers=0, configs=10).options(), asked_at=ASKED_AT, names=True, compact=True)
     tracemalloc.start()
     try:
         for start in range(0, 50_000, 200):
@@ -412,7 +414,7 @@ def test_servers_beyond_the_limit_of_distinct_ones() -> None:
     servers = ["a", "b", "a", "c", "d", "c", "b"]
     items = [{"id": str(place), "server_id": server, "status": "FAILED"} for place, server in enumerate(servers)]
     options = replace(Rules(servers=10).options(), distinct_servers=2)
-    fold = Fold(options, asked_at=ASKED_AT)
+    fold = Aggregator(options, asked_at=ASKED_AT)
     for item in items:
         fold.add(Batch([Deployment(**item)], []))
     snapshot = fold.finish()
@@ -615,7 +617,7 @@ def test_what_nobody_wants_is_not_looked_at(rules: Rules, expected: set[str], st
             updated_time=NOW - timedelta(hours=2) if number % 2 else None,
         )
 
-    fold = Fold(rules.options(), asked_at=ASKED_AT, names=True)
+    fold = Aggregator(rules.options(), asked_at=ASKED_AT, names=True)
     fold.add(Batch([watched(number) for number in range(1500)], []))
     assert fold.finish().deployments == {(status, "CREATE"): 1500}
     fold.tally(), fold.sighted()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.collector.concurrency import Gate
+from exporter.collector.concurrency import ConcurrencyLimit
 
 CLOUDS = ("a", "b", "c")
 
@@ -16,7 +16,7 @@ CLOUDS = ("a", "b", "c")
 class Arena:
     """Projects that ask a gate for turns and hold them until they are told to go."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: ConcurrencyLimit) -> None:
         self.gate = gate
         self.inside: list[tuple[str, bool, int]] = []
         """Who holds a turn, in the order in which they got it: cloud, slow, number."""
@@ -72,7 +72,7 @@ class Arena:
 )
 async def test_a_share_for_each_cloud(concurrency: int, clouds: int, shares: list[int]) -> None:
     """Turns are shared out evenly, and together the shares are all there is."""
-    arena = Arena(Gate(concurrency, CLOUDS[:clouds]))
+    arena = Arena(ConcurrencyLimit(concurrency, CLOUDS[:clouds]))
     for cloud in CLOUDS[:clouds]:
         await arena.arrive(cloud, times=20)
     assert [arena.count(cloud) for cloud in CLOUDS[:clouds]] == shares
@@ -82,7 +82,7 @@ async def test_a_share_for_each_cloud(concurrency: int, clouds: int, shares: lis
 
 async def test_fewer_turns_than_clouds() -> None:
     """With fewer turns than clouds the total holds, and each cloud gets its turn as others leave."""
-    arena = Arena(Gate(2, CLOUDS))
+    arena = Arena(ConcurrencyLimit(2, CLOUDS))
     for cloud in CLOUDS:
         await arena.arrive(cloud, times=3)
     assert arena.count() == 2
@@ -98,7 +98,7 @@ async def test_fewer_turns_than_clouds() -> None:
 @pytest.mark.parametrize("slow", [False, True])
 async def test_a_hung_cloud_takes_no_others_turn(concurrency: int, slow: bool) -> None:
     """However many projects of a cloud hang, those of the others get turns at once."""
-    arena = Arena(Gate(concurrency, CLOUDS))
+    arena = Arena(ConcurrencyLimit(concurrency, CLOUDS))
     await arena.arrive("a", slow=slow, times=100)
     before = arena.count("a")
     for cloud in ("b", "c"):
@@ -111,7 +111,7 @@ async def test_a_hung_cloud_takes_no_others_turn(concurrency: int, slow: bool) -
 @pytest.mark.parametrize(("concurrency", "slow", "quick"), [(8, 4, 4), (4, 2, 2), (5, 2, 3), (2, 1, 1), (3, 1, 2)])
 async def test_slow_projects_take_half_at_most(concurrency: int, slow: int, quick: int) -> None:
     """However many slow projects wait, quick ones of the same cloud have the other half to themselves."""
-    arena = Arena(Gate(concurrency, ["a"]))
+    arena = Arena(ConcurrencyLimit(concurrency, ["a"]))
     await arena.arrive("a", slow=True, times=50)
     assert arena.count(slow=True) == slow
     await arena.arrive("a", slow=False, times=50)
@@ -121,7 +121,7 @@ async def test_slow_projects_take_half_at_most(concurrency: int, slow: int, quic
 
 async def test_quick_projects_may_use_all_turns() -> None:
     """What slow projects don't use is not kept free for them."""
-    arena = Arena(Gate(8, ["a"]))
+    arena = Arena(ConcurrencyLimit(8, ["a"]))
     await arena.arrive("a", times=50)
     assert arena.count() == 8
     await arena.arrive("a", slow=True)
@@ -131,7 +131,7 @@ async def test_quick_projects_may_use_all_turns() -> None:
 
 async def test_a_share_of_one_serves_slow_projects_too() -> None:
     """Half of one turn would be none: a slow project of such a cloud gets it like any other."""
-    arena = Arena(Gate(1, ["a"]))
+    arena = Arena(ConcurrencyLimit(1, ["a"]))
     await arena.arrive("a", slow=True)
     assert arena.count(slow=True) == 1
     await arena.end()
@@ -139,7 +139,7 @@ async def test_a_share_of_one_serves_slow_projects_too() -> None:
 
 async def test_first_come_first_served() -> None:
     """Projects of a cloud get their turns in the order in which they asked."""
-    arena = Arena(Gate(1, ["a"]))
+    arena = Arena(ConcurrencyLimit(1, ["a"]))
     await arena.arrive("a", times=5)
     for number in range(5):
         assert arena.inside == [("a", False, number)]
@@ -150,7 +150,7 @@ async def test_first_come_first_served() -> None:
 @pytest.mark.parametrize("slow", [False, True])
 async def test_who_stops_waiting_takes_nothing_along(slow: bool) -> None:
     """A project that is removed, waiting or under way, leaves its place to the next."""
-    arena = Arena(Gate(1, ["a"]))
+    arena = Arena(ConcurrencyLimit(1, ["a"]))
     await arena.arrive("a", slow=slow, times=4)
     await arena.cancel(1)
     await arena.cancel(0)
@@ -162,7 +162,7 @@ async def test_who_stops_waiting_takes_nothing_along(slow: bool) -> None:
 
 async def test_a_failure_gives_the_turn_back() -> None:
     """A refresh that raises ends its turn."""
-    gate = Gate(1, ["a"])
+    gate = ConcurrencyLimit(1, ["a"])
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             async with gate.turn("a", slow=True):
@@ -182,7 +182,7 @@ def test_limits_hold_and_no_turn_is_wasted(concurrency: int, clouds: int, steps:
 
     async def play() -> None:
         names = CLOUDS[:clouds]
-        arena = Arena(Gate(concurrency, names))
+        arena = Arena(ConcurrencyLimit(concurrency, names))
         share = {name: max(1, concurrency // clouds + (at < concurrency % clouds)) for at, name in enumerate(names)}
         waiting: Counter[tuple[str, bool]] = Counter()
         async with AsyncExitStack() as stack:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.common.errors import MESSAGE_LENGTH
 from exporter.openstack.keystone_transport import ANSWER_BYTES
 from tests import harness
@@ -35,7 +35,7 @@ TOKEN = {"X-Subject-Token": "t", "Content-Type": "application/json"}
 
 
 @asynccontextmanager
-async def renewing(cloud: Cloud, handler: Handler, **refresh: str) -> AsyncIterator[Fleet]:
+async def renewing(cloud: Cloud, handler: Handler, **refresh: str) -> AsyncIterator[Collector]:
     """A fleet whose first project needs a new token, for which Keystone answers as the handler does."""
     async with cloud.fleet(configuration(refresh=refresh)) as fleet:
         await fleet.once()

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.common.errors import DecodeError
-from exporter.deployments.aggregator import Fold
+from exporter.deployments.aggregator import Aggregator
 from exporter.deployments.records import Batch
 from exporter.deployments.snapshot import Snapshot
-from exporter.openstack.decoder import BATCH_BYTES, ListingDecoder
+from exporter.openstack.decoder import BATCH_BYTES, ResponseDecoder
 from exporter.simulator import Plan, build
 from exporter.simulator.outputs import STYLES, Style
 from tests import oracle
@@ -44,7 +44,7 @@ def bytewise(body: bytes) -> list[bytes]:
 
 def decoded(pieces: Iterable[bytes], *, batch_bytes: int = BATCH_BYTES) -> Iterator[Batch]:
     """The batches of a body that arrives in these pieces."""
-    decoder = ListingDecoder(batch_bytes=batch_bytes)
+    decoder = ResponseDecoder(batch_bytes=batch_bytes)
     for piece in pieces:
         yield from decoder.feed(piece)
     yield from decoder.close()
@@ -62,7 +62,7 @@ def outcome(pieces: Iterable[bytes], **options: Any) -> tuple[list[str], Counter
 
 def snapshot(pieces: Iterable[bytes], rules: oracle.Rules, **options: Any) -> Snapshot:
     """What the exporter makes of a body."""
-    fold = Fold(rules.options(), asked_at=oracle.ASKED_AT)
+    fold = Aggregator(rules.options(), asked_at=oracle.ASKED_AT)
     for batch in decoded(pieces, **options):
         fold.add(batch)
     return fold.finish()
@@ -353,7 +353,7 @@ def test_damaged_listings_are_judged_by_the_letter(body: bytes, cut: Cut, seed: 
 )
 def test_what_is_no_listing_is_not_collected(body: bytes) -> None:
     """That a body is no listing is said within its first pieces, not when all of it has been stored."""
-    decoder = ListingDecoder()
+    decoder = ResponseDecoder()
     with pytest.raises(DecodeError):
         for start in range(0, 65536, 1024):
             list(decoder.feed(body[start : start + 1024]))
@@ -387,7 +387,7 @@ def test_errors_never_show_a_record(end: bytes, batch_bytes: int) -> None:
 )
 def test_a_mistake_is_met_when_it_comes(mistake: bytes) -> None:
     """What is no listing is refused soon after the mistake, not when the rest has been collected."""
-    decoder = ListingDecoder(batch_bytes=4096)
+    decoder = ResponseDecoder(batch_bytes=4096)
     list(decoder.feed(b'{"software_deployments": [{"id": "a"}, {"id": "b", "x": ' + mistake))
     with pytest.raises(DecodeError):
         for _ in range(100):
@@ -463,7 +463,7 @@ def stream(record: bytes, size: int) -> Iterator[bytes]:
 def test_memory_is_that_of_a_batch(stdout: str, size: int) -> None:
     """A listing of 30 MB is counted in a few MB, for no record outlives its batch."""
     record = json.dumps({"id": "a", "status": "COMPLETE", "output_values": {"deploy_stdout": stdout}}).encode()
-    fold = Fold(oracle.Rules().options(), asked_at=oracle.ASKED_AT)
+    fold = Aggregator(oracle.Rules().options(), asked_at=oracle.ASKED_AT)
     met = 0
     tracemalloc.start()
     try:
@@ -484,11 +484,11 @@ def test_long_reasons_are_not_collected(status: str) -> None:
     reason = "a long story, " * 4096
     times = {"creation_time": "2020-01-01T00:00:00Z", "updated_time": "2020-01-01T00:00:00Z"}
     whole = (json.dumps({"id": f"{n}", "status": status, "status_reason": reason, **times}) for n in range(500))
-    fold = Fold(oracle.Rules(problems=500).options(), asked_at=oracle.ASKED_AT)
+    fold = Aggregator(oracle.Rules(problems=500).options(), asked_at=oracle.ASKED_AT)
     tracemalloc.start()
     try:
         comma = b'{"software_deployments": ['
-        decoder = ListingDecoder()
+        decoder = ResponseDecoder()
         for record in whole:
             for batch in decoder.feed(comma + record.encode()):
                 fold.add(batch)
@@ -516,7 +516,7 @@ def test_batches_stay_small_after_a_large_record() -> None:
     assert max(others) < 600
 
 
-class CountingDecoder(ListingDecoder):
+class CountingDecoder(ResponseDecoder):
     """Counts the bytes that are decoded or skipped: a measure of work that no clock disturbs."""
 
     def __init__(self, *, batch_bytes: int) -> None:
@@ -673,7 +673,7 @@ def test_a_record_too_deep_is_skipped_in_steps(inside: bytes) -> None:
     """Of a record with too many levels nothing is kept, and others have a turn after each 64 KiB of it."""
     nested = b"[" * LEVELS + inside + b"]" * LEVELS
     body = b'{"software_deployments": [{"id": "a", "x": %b}, {"id": "b"}]}' % nested
-    decoder = ListingDecoder()
+    decoder = ResponseDecoder()
     steps = 0
     tracemalloc.start()
     try:

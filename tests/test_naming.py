@@ -17,15 +17,15 @@ from exporter.collector.name_resolver import (
     PAGES,
     RENEWAL,
     SPARE,
-    Desk,
-    Manners,
-    Naming,
+    NameQueue,
+    NameResolver,
+    NameSettings,
 )
-from exporter.common.deadline import Stopwatch
+from exporter.common.deadline import Deadline
 from exporter.config.schema import Config
 from exporter.deployments.names import NameTable, hashed
 from exporter.deployments.snapshot import ConfigName
-from exporter.openstack.session import CloudAccess
+from exporter.openstack.session import CloudSession
 from tests import harness
 from tests.harness import FIRST, ONCE, SECOND, Cloud, Hands, Hold, answering, configuration, page_of, watch_of
 
@@ -378,12 +378,12 @@ async def test_a_project_that_goes_while_it_is_asked_about(cloud: Cloud):
 class Asking:
     """One project's naming, with a clock that stands still until it is moved."""
 
-    def __init__(self, access: CloudAccess, project_id: str) -> None:
+    def __init__(self, access: CloudSession, project_id: str) -> None:
         self.now = 1000.0
-        self.naming = Naming(clock=lambda: self.now)
-        self.desk = Desk()
+        self.naming = NameResolver(clock=lambda: self.now)
+        self.desk = NameQueue()
         self._project_id = project_id
-        self._manners = Manners(
+        self._manners = NameSettings(
             access=access,
             silence=10.0,
             timeout=10.0,
@@ -399,7 +399,7 @@ class Asking:
         """Have a new token, as a refresh that was refused with the last one gets it."""
         access = self._manners.access
         held = access.held(self._project_id)
-        async with Stopwatch(10.0) as stopwatch:
+        async with Deadline(10.0) as stopwatch:
             await access.token(self._project_id, stopwatch=stopwatch, rejected=held)
 
     async def ask(self, configs: Iterable[str] = (), servers: Iterable[str] = ()) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.collector.schedule import Stretch, interval_in_force, next_turn, retry_delay, spread, stale_limit
+from exporter.collector.schedule import IntervalChanges, interval_in_force, next_turn, retry_delay, spread, stale_limit
 
 HOUR = 3600.0
 
@@ -113,7 +113,7 @@ def test_a_turn_that_has_just_passed_is_taken_late(now: float, turn: float, miss
 
 def told(intervals: list[float], usual: float = 60.0) -> list[str | None]:
     """What is told of intervals that come in force one after the other."""
-    stretch = Stretch()
+    stretch = IntervalChanges()
     return [stretch.news(interval, usual) for interval in intervals]
 
 

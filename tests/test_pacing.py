@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from exporter.collector.collector import Fleet
-from exporter.collector.project_poller import ProjectWatch
+from exporter.collector.collector import Collector
+from exporter.collector.project_poller import ProjectPoller
 from exporter.collector.schedule import spread
 from exporter.common.clock import Clock
 from exporter.common.threads import WORKERS
@@ -213,7 +213,7 @@ class Pacing(RuleBasedStateMachine):
         self.cloud.listing(self.server.listing)
         self.cloud.authentication(self.server.authentication)
         clock = Clock(wall=lambda: START + loop.time() + self.off, steady=self._steady)
-        self.fleet = await open_.enter_async_context(Fleet(self._configuration(), clock=clock).opened())
+        self.fleet = await open_.enter_async_context(Collector(self._configuration(), clock=clock).opened())
 
         def busy() -> bool:
             used = sum(each.access._users for each in self.fleet.clouds.values())
@@ -343,7 +343,7 @@ class Pacing(RuleBasedStateMachine):
     # -- what must be so
 
     @property
-    def watch(self) -> ProjectWatch:
+    def watch(self) -> ProjectPoller:
         """The exporter's."""
         (watch,) = self.fleet.watches()
         return watch

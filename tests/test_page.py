@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.metrics.families import FAMILIES, Family
-from exporter.metrics.gzip_members import Piece, deflated, gzip_member, joined, piece, plain
+from exporter.metrics.gzip_members import GzipMember, deflated, gzip_member, joined, piece, plain
 from exporter.metrics.store import BUNDLE_MEMBERS, GROUP_BUNDLES, Page
 from exporter.metrics.text_format import FORMATS, LARGE_BLOCK, Block, Format, headers
 
@@ -26,7 +26,7 @@ SOME = tuple(BY_NAME[name] for name in (GAUGE, GAUGE_HISTOGRAM, COUNTER, HISTOGR
 SIZES = (0, 20, 300, LARGE_BLOCK - 1, LARGE_BLOCK, LARGE_BLOCK + 1, 3 * LARGE_BLOCK)
 
 
-def whole(parts: Sequence[Piece | bytes]) -> bytes:
+def whole(parts: Sequence[GzipMember | bytes]) -> bytes:
     """The parts, one after the other."""
     return b"".join(plain(parts))
 
@@ -137,12 +137,12 @@ def test_a_block_may_change_its_size(before: int, after: int) -> None:
         check(page, shown, format)
 
 
-def pieces_of(page: Page, format: Format) -> list[Piece]:
+def pieces_of(page: Page, format: Format) -> list[GzipMember]:
     """Every piece of the page in one format."""
     return [each for section in page._sections[format] for each in section.pieces()]
 
 
-def pieces(page: Page) -> list[Piece]:
+def pieces(page: Page) -> list[GzipMember]:
     """Every piece of the page in both formats."""
     return [each for format in FORMATS for each in pieces_of(page, format)]
 

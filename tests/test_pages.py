@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from playwright.async_api import Page, Route, expect
 
 from exporter.cli.serve import Address, listening
-from exporter.collector.collector import Fleet
-from exporter.collector.project_poller import ProjectWatch
+from exporter.collector.collector import Collector
+from exporter.collector.project_poller import ProjectPoller
 from exporter.common.clock import Clock
 from exporter.config import effective, schema
 from exporter.deployments.snapshot import ConfigName, ProblemRow, Snapshot
@@ -137,7 +137,7 @@ def failed_row(number: int = 1, **fields: Any) -> ProblemRow:
 class Shown:
     """Pages of projects that stand still until a test changes them."""
 
-    fleet: Fleet
+    fleet: Collector
     url: str
     exporter: Exporter
 
@@ -148,7 +148,7 @@ class Shown:
     def put(self, id_: str, data: Snapshot | None = None, *, cloud: str = "sim", **fields: Any) -> ProjectState:
         """A project, by its id, as it is after a successful refresh; `fields` replace others of its state."""
         watched = self.fleet.clouds[cloud]
-        watch = watched.projects.setdefault(id_, ProjectWatch(ProjectKey(cloud, id_), id_, watched._shared))
+        watch = watched.projects.setdefault(id_, ProjectPoller(ProjectKey(cloud, id_), id_, watched._shared))
         if data is not None:
             watch.state = watch.state.succeeded(data, duration=0.5, interval=60.0)
         watch.state = dataclasses.replace(watch.state, **fields)
@@ -173,7 +173,7 @@ class Shown:
 async def showing(*clouds: str, telemetry_path: str = "/metrics") -> AsyncIterator[Shown]:
     """The pages of a fleet of these clouds that asks nobody anything, and whose clock stands still."""
     entries = [{"name": name, "cloud": name} for name in clouds or ("sim",)]
-    fleet = Fleet(configuration(clouds=entries), clock=Clock(wall=lambda: NOW))
+    fleet = Collector(configuration(clouds=entries), clock=Clock(wall=lambda: NOW))
     server = Server(fleet, telemetry_path=telemetry_path)
     async with listening(server, [Address("127.0.0.1", 0)]) as ports, scraper() as session:
         url = f"http://127.0.0.1:{ports[0]}"

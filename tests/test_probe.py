@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Sample
 
 from exporter.cli.serve import Address, listening
-from exporter.collector.collector import Fleet
-from exporter.collector.project_poller import ProjectWatch
+from exporter.collector.collector import Collector
+from exporter.collector.project_poller import ProjectPoller
 from exporter.config.schema import Config
 from exporter.deployments.state import ProjectKey
 from exporter.metrics.families import FAMILIES
@@ -52,7 +52,7 @@ OF_PROJECTS = {family.name for family in FAMILIES if family.scope in ("data", "p
 @asynccontextmanager
 async def serving(cloud: Cloud, settings: Config | None = None, **options: Any) -> AsyncIterator[Exporter]:
     """An exporter in this process that refreshes and listens, with options of the web server."""
-    fleet = Fleet(settings or configuration(refresh=ONCE))
+    fleet = Collector(settings or configuration(refresh=ONCE))
     server = Server(fleet, **options)
     async with fleet.opened(), listening(server, [Address("127.0.0.1", 0)]) as ports, scraper() as session:
         task = asyncio.create_task(fleet.run())
@@ -190,14 +190,14 @@ async def test_what_can_t_be_probed(cloud: Cloud, query: str, status: int):
 async def test_what_was_only_just_found(while_drawing: bool):
     """A project that was just found can be probed before it is on the page, also while one with other families is
     drawn."""
-    fleet = Fleet(configuration())
+    fleet = Collector(configuration())
     watch = fleet.clouds["sim"]
     if while_drawing:
         fleet._take(configuration(metrics={"include": ["heat_refresh_interval_seconds"]}), before=fleet.config)
         fleet.publisher.reconfigure(fleet.families, series=0, projects=())
         watch.move(watch.config, watch.access, fleet._stage)
     key = ProjectKey("sim", "id-1")
-    watch.projects["id-1"] = ProjectWatch(key, "new", watch._shared)
+    watch.projects["id-1"] = ProjectPoller(key, "new", watch._shared)
     async with listening(Server(fleet), [Address("127.0.0.1", 0)]) as ports, scraper() as session:
         exporter = Exporter(f"http://127.0.0.1:{ports[0]}", session, fleet)
         assert "id-1" not in (await exporter.get()).text

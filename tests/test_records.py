@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from exporter.deployments.records import Deployment, Outputs, exit_code, parse_time, salvage
-from exporter.openstack.decoder import ListingDecoder
+from exporter.openstack.decoder import ResponseDecoder
 from tests import oracle
 
 DECODER = msgspec.json.Decoder(Deployment)
@@ -118,7 +118,7 @@ def test_a_record_is_the_same_for_both_readers(item: dict[str, Any]) -> None:
 
 def decoded(*items: dict[str, Any]) -> list[Deployment]:
     """The records of a response with these."""
-    decoder = ListingDecoder()
+    decoder = ResponseDecoder()
     body = json.dumps({"software_deployments": items}).encode()
     records = [record for batch in (*decoder.feed(body), *decoder.close()) for record in batch.records]
     return [Deployment(*msgspec.structs.astuple(record)) for record in records]

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.common.clock import Clock
 from exporter.simulator import Simulator
 from tests import harness
@@ -567,7 +567,7 @@ async def test_discovery_has_a_deadline(cloud: Cloud):
 
 
 @asynccontextmanager
-async def heat_at(cloud: Cloud, url: str, **refresh: str) -> AsyncIterator[Fleet]:
+async def heat_at(cloud: Cloud, url: str, **refresh: str) -> AsyncIterator[Collector]:
     """A fleet that looks for Heat at another address than the catalog's."""
     cloud.write({**cloud.entry(), "orchestration_endpoint_override": f"{url}/heat/v1/%(project_id)s"})
     async with cloud.fleet(configuration(refresh=refresh)) as fleet:

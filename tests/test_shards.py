@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.common.errors import ConfigError
 from exporter.config import schema
 from exporter.config.sharding import ordinal, owner
@@ -183,7 +183,7 @@ def sharded(index: int, total: int) -> schema.Config:
     return configuration(shard={"index": index, "total": total})
 
 
-def finishes(*fleets: Fleet) -> Counter[tuple[str, str, str]]:
+def finishes(*fleets: Collector) -> Counter[tuple[str, str, str]]:
     """What exporters have seen to finish, all together: by project, status and action."""
     found: Counter[tuple[str, str, str]] = Counter()
     for fleet in fleets:
@@ -197,7 +197,7 @@ async def test_shards_count_each_finish_once(cloud: Cloud):
     moves begins anew, and nothing that had finished before is counted for it."""
     names = [FIRST, SECOND, *(cloud.add_project(f"more-{number}").name for number in range(8))]
 
-    async def look(*fleets: Fleet) -> None:
+    async def look(*fleets: Collector) -> None:
         """One refresh of every project that each of them watches."""
         for fleet in fleets:
             await fleet.once()

@@ -19,12 +19,12 @@ from itertools import count, product
 import pytest
 from aiohttp import web
 
-from exporter.deployments.aggregator import Fold
+from exporter.deployments.aggregator import Aggregator
 from exporter.deployments.records import Batch
 from exporter.deployments.snapshot import ACTIONS, STATUSES, TABLES, Snapshot
 from exporter.metrics.families import CONFIG_NAMES, FAMILIES, PROBLEMS, SERVER_NAMES, SERVERS, Family
 from exporter.metrics.text_format import CONTENT_TYPES
-from exporter.openstack.decoder import ListingDecoder
+from exporter.openstack.decoder import ResponseDecoder
 from tests import harness
 from tests.harness import (
     FIRST,
@@ -336,11 +336,11 @@ async def test_08_no_api_objects_kept(cloud: Cloud):
     for record in records:
         cloud.world.add_raw(cloud.project().id, record)
     # What a test before this one may have left to a failure's traceback is not this refresh's.
-    others = [each for each in gc.get_objects() if isinstance(each, Fold | ListingDecoder | Batch)]
+    others = [each for each in gc.get_objects() if isinstance(each, Aggregator | ResponseDecoder | Batch)]
     async with cloud.fleet() as fleet:
         await fleet.once()
         with traced():
-            decoder = ListingDecoder()
+            decoder = ResponseDecoder()
             head = json.dumps({"software_deployments": records[:500]}).encode()
             kept: list[Batch] = [*decoder.feed(head), *decoder.close()]
             assert held_by("*/exporter/listing.py") > 50_000  # what keeping them would look like
@@ -355,7 +355,7 @@ async def test_08_no_api_objects_kept(cloud: Cloud):
         assert page_of(fleet).value("heat_refresh_response_bytes", project=FIRST) > size
         assert peak - before < size / 3
         gc.collect()
-        left = [each for each in gc.get_objects() if isinstance(each, Fold | ListingDecoder | Batch)]
+        left = [each for each in gc.get_objects() if isinstance(each, Aggregator | ResponseDecoder | Batch)]
         assert not [each for each in left if not any(each is other for other in others)]
 
 

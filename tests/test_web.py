@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from exporter.cli.serve import Address, listening
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.metrics.text_format import CONTENT_TYPES
 from exporter.web.app import Server
 from tests import harness
@@ -274,7 +274,7 @@ async def test_not_ready_while_stopping(cloud: Cloud):
 
 async def test_scrapes_before_anything_is_known(cloud: Cloud):
     """A fleet that has not asked anything yet shows a whole page in both formats."""
-    fleet = Fleet(configuration())
+    fleet = Collector(configuration())
     async with harness.running(fleet, refreshing=False) as exporter:
         for form, accept in FORMATS.items():
             page = Samples.of((await exporter.get(Accept=accept)).text, openmetrics=form == "openmetrics")

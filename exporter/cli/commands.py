@@ -179,9 +179,9 @@ def check(config_file: str | None, output: Any, shard: dict[str, Any], log_level
 
 async def _once(settings: schema.Config, output_file: str | None, *, to: TextIO, output: Any, show: bool) -> None:
     from exporter.cli.report import progress, summarize
-    from exporter.collector.collector import Fleet
+    from exporter.collector.collector import Collector
 
-    async with Fleet(settings).opened() as fleet:
+    async with Collector(settings).opened() as fleet:
         with progress("projects") as report:
             await fleet.once(report)
         text = fleet.page.plain("text")

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from exporter.collector.collector import Fleet
-from exporter.collector.project_poller import ProjectWatch
+from exporter.collector.collector import Collector
+from exporter.collector.project_poller import ProjectPoller
 from exporter.common.logs import visible
 from exporter.config.units import format_size
 from exporter.ui.summary import ADMINISTRATOR, Counts, cloud_summary, project_summary
@@ -40,11 +40,11 @@ def _text(told: str) -> Text:
     return Text(visible(told))
 
 
-def _sorted(fleet: Fleet) -> list[ProjectWatch]:
+def _sorted(fleet: Collector) -> list[ProjectPoller]:
     return sorted(fleet.watches(), key=lambda watch: (watch.key.cloud, watch.state.name, watch.key))
 
 
-def table(fleet: Fleet) -> Table:
+def table(fleet: Collector) -> Table:
     """Every project with what its refresh found."""
     result = Table(box=None, pad_edge=False)
     for heading in ("CLOUD", "PROJECT", "ID", "STATE"):
@@ -75,7 +75,7 @@ def _console(file: TextIO) -> Console:
     return Console(file=file, width=None if file.isatty() else 200, soft_wrap=not file.isatty())
 
 
-def complaints(fleet: Fleet) -> list[str]:
+def complaints(fleet: Collector) -> list[str]:
     """What keeps the round from being a success: one line for each project, cloud and absence."""
     lines = [
         f"cloud {cloud.config.name!r}: {cloud.state.discovery_error}"
@@ -93,7 +93,7 @@ def complaints(fleet: Fleet) -> list[str]:
     return lines
 
 
-def document(fleet: Fleet) -> dict[str, Any]:
+def document(fleet: Collector) -> dict[str, Any]:
     """The same for programs. Its shape is stable: keys may come, none changes or goes; what is not known is null."""
     return {
         "ok": not complaints(fleet),
@@ -113,7 +113,7 @@ def document(fleet: Fleet) -> dict[str, Any]:
     }
 
 
-def _project(watch: ProjectWatch) -> dict[str, Any]:
+def _project(watch: ProjectPoller) -> dict[str, Any]:
     state = watch.state
     summary = project_summary(state)
     counts = summary.counts._asdict() if summary.counts else dict.fromkeys(Counts._fields)
@@ -130,7 +130,7 @@ def _project(watch: ProjectWatch) -> dict[str, Any]:
     }
 
 
-def summarize(fleet: Fleet, *, to: TextIO, output: Output = "table") -> bool:
+def summarize(fleet: Collector, *, to: TextIO, output: Output = "table") -> bool:
     """Tell there how it went, what makes it no success on stderr beside a table; whether everything succeeded."""
     if output == "json":
         to.write(f"{json.dumps(document(fleet))}\n")

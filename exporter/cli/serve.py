@@ -18,12 +18,12 @@ from aiohttp import web
 from yarl import URL
 
 from exporter import __version__
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.common.errors import ConfigError
 from exporter.config.schema import Config
 from exporter.ui.handlers import PATHS as PAGES
 from exporter.web.app import Server
-from exporter.web.auth_middleware import Entrance
+from exporter.web.auth_middleware import AuthMiddleware
 from exporter.web.listeners import Address, Bounds, Listeners, requests_logger
 from exporter.web.systemd import Notifier, activated
 from exporter.web.web_config import Loaded
@@ -52,7 +52,7 @@ async def listening(
     addresses: Sequence[Address],
     *,
     sockets: Sequence[socket.socket] = (),
-    entrance: Entrance | None = None,
+    entrance: AuthMiddleware | None = None,
     bounds: Bounds | None = None,
 ) -> AsyncIterator[list[int]]:
     """With the application served on these addresses and sockets; gives the ports.
@@ -153,8 +153,8 @@ async def serve(load: Callable[[], Config], settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier()
-    entrance = Entrance(settings.web_config) if settings.web_config else None
-    fleet = Fleet(load())
+    entrance = AuthMiddleware(settings.web_config) if settings.web_config else None
+    fleet = Collector(load())
     sockets = activated() if settings.systemd_socket else []
     tasks: set[asyncio.Task[None]] = set()
 
@@ -208,6 +208,6 @@ async def serve(load: Callable[[], Config], settings: Settings) -> None:
         alive.cancel()
 
 
-async def _refresh(fleet: Fleet) -> None:
+async def _refresh(fleet: Collector) -> None:
     async with fleet.opened():
         await fleet.run()

@@ -17,19 +17,19 @@ import structlog
 
 from exporter.collector import schedule
 from exporter.collector.administrators import SampleIndex
-from exporter.collector.concurrency import Gate
-from exporter.collector.name_resolver import Desk, Manners
-from exporter.collector.project_poller import ProjectWatch, Surroundings
+from exporter.collector.concurrency import ConcurrencyLimit
+from exporter.collector.name_resolver import NameQueue, NameSettings
+from exporter.collector.project_poller import PollerSettings, ProjectPoller
 from exporter.common.chunking import in_steps
 from exporter.common.clock import Clock
-from exporter.common.deadline import Stopwatch
+from exporter.common.deadline import Deadline
 from exporter.common.errors import RAISE, AdministratorError, AnswerError, DeadlineError, InternalError, RefreshError
 from exporter.config.schema import Cloud, Config, NamedProject
 from exporter.config.units import format_duration
-from exporter.deployments.aggregator import FoldOptions, server_filter
+from exporter.deployments.aggregator import AggregatorOptions, server_filter
 from exporter.deployments.state import CloudState, ProjectKey, RemovalReason, added, observed
 from exporter.metrics.families import CONFIGS, DURATIONS, FAMILIES, FINISHED, PROBLEMS, SERVERS
-from exporter.openstack.session import CloudAccess, Project, Token
+from exporter.openstack.session import CloudSession, Project, Token
 
 log = structlog.get_logger("cloud")
 
@@ -38,11 +38,11 @@ STEP: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class CloudServices:
     """What all clouds share, and how they show what changed."""
 
     config: Config
-    gate: Gate
+    gate: ConcurrencyLimit
     clock: Clock
     families: frozenset[str]
     """The names of those that the page has."""
@@ -71,17 +71,17 @@ def _found_own(token: Token, others: Iterable[str]) -> _Found:
     return _Found([own], [], frozenset({own.id, *others}))
 
 
-class CloudWatch:
+class CloudCollector:
     """One cloud: its access, its projects, and the loop that finds them."""
 
-    def __init__(self, config: Cloud, access: CloudAccess, stage: Stage) -> None:
+    def __init__(self, config: Cloud, access: CloudSession, stage: CloudServices) -> None:
         self.config = config
         self.access = access
         self.state = CloudState(cloud=config.name)
-        self.projects: dict[str, ProjectWatch] = {}
+        self.projects: dict[str, ProjectPoller] = {}
         self.discovered = asyncio.Event()
         """Set once the first attempt to find the projects has ended."""
-        self.known: dict[str, ProjectWatch] = {}
+        self.known: dict[str, ProjectPoller] = {}
         """The projects known when it ended, by id."""
         self.found = False
         """Whether its projects were ever found."""
@@ -93,7 +93,7 @@ class CloudWatch:
         """The id of the project that counts the deployments of every project; "" if each counts its own."""
         self._only = ""
         """The id of the only project that a list in the configuration means, once it was found; "" else."""
-        self._desk = Desk()
+        self._desk = NameQueue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failures = 0
         self._taken: Cloud | None = None
@@ -102,15 +102,15 @@ class CloudWatch:
         self._look_again = asyncio.Event()
         self._shared = self._surroundings()
 
-    def _surroundings(self) -> Surroundings:
+    def _surroundings(self) -> PollerSettings:
         config, stage = self.config, self._stage
         whole = stage.config
-        return Surroundings(
+        return PollerSettings(
             access=self.access,
             gate=stage.gate,
             refresh=config.refresh,
             limits=config.limits,
-            fold=FoldOptions(
+            fold=AggregatorOptions(
                 age_bounds=whole.age_bounds,
                 code_bounds=tuple(float(bound) for bound in whole.buckets.deploy_status_code),
                 stuck_after=whole.thresholds.stuck_after,
@@ -133,9 +133,9 @@ class CloudWatch:
             manners=self._manners() if whole.names else None,
         )
 
-    def _manners(self) -> Manners:
+    def _manners(self) -> NameSettings:
         refresh, rate = self.config.refresh, self.config.limits.requests_per_second
-        return Manners(
+        return NameSettings(
             access=self.access,
             silence=refresh.silence,
             timeout=refresh.timeout,
@@ -144,7 +144,7 @@ class CloudWatch:
             desk=self._desk,
         )
 
-    def move(self, config: Cloud, access: CloudAccess, stage: Stage) -> None:
+    def move(self, config: Cloud, access: CloudSession, stage: CloudServices) -> None:
         """Use another configuration from now on: projects, tokens, data and counters that it does not touch stay."""
         self.config, self.access, self._stage = config, access, stage
         self._shared = self._surroundings()
@@ -179,7 +179,7 @@ class CloudWatch:
                 async with asyncio.timeout(delay):
                     await self._look_again.wait()
 
-    def stop(self) -> CloudAccess:
+    def stop(self) -> CloudSession:
         """Watch nothing any more, and show nothing of it; what is left is the access to close."""
         for watch in list(self.projects.values()):
             self._drop(watch)
@@ -189,7 +189,7 @@ class CloudWatch:
         """One attempt to find the projects: those that appeared are added, those that are gone forgotten."""
         error: RefreshError | None = None
         try:
-            async with self.access.in_use(), Stopwatch(self.config.refresh.timeout) as stopwatch:
+            async with self.access.in_use(), Deadline(self.config.refresh.timeout) as stopwatch:
                 found = await self._find(stopwatch)
             self._taken = self.config
             self.found = True
@@ -231,7 +231,7 @@ class CloudWatch:
         self._replace(state)
         return error
 
-    async def _find(self, stopwatch: Stopwatch) -> _Found:
+    async def _find(self, stopwatch: Deadline) -> _Found:
         wanted = self.config.projects
         if wanted == "current" or (wanted == "discover" and self.access.bound_to_project):
             if wanted == "discover" and not self._told_bound:
@@ -272,7 +272,7 @@ class CloudWatch:
         return _Found(list(found.values()), missing, visible, ambiguous)
 
     async def _resolve(
-        self, wanted: str | NamedProject, listed: Iterable[Project], stopwatch: Stopwatch
+        self, wanted: str | NamedProject, listed: Iterable[Project], stopwatch: Deadline
     ) -> list[Project]:
         """The projects that an entry of the configuration may mean."""
         if isinstance(wanted, str):
@@ -311,7 +311,7 @@ class CloudWatch:
                 if (watch := self.projects.get(project.id)) is not None:
                     watch.rename(project.name)
                     continue
-                watch = ProjectWatch(ProjectKey(self.config.name, project.id), project.name, self._shared)
+                watch = ProjectPoller(ProjectKey(self.config.name, project.id), project.name, self._shared)
                 self.projects[project.id] = watch
                 self._stage.changed(watch.key)
             await asyncio.sleep(0)
@@ -336,7 +336,7 @@ class CloudWatch:
         )
         self.state = replace(self.state, removed=added(self.state.removed, {reason: 1}))
 
-    def _drop(self, watch: ProjectWatch) -> None:
+    def _drop(self, watch: ProjectPoller) -> None:
         project_id = watch.key.project_id
         del self.projects[project_id]
         if (task := self._tasks.pop(project_id, None)) is not None:
@@ -353,7 +353,7 @@ class CloudWatch:
             if project_id not in self._tasks:
                 self._tasks[project_id] = asyncio.create_task(watch.run(), name=f"refresh {'/'.join(watch.key)}")
 
-    async def _check_token(self, access: CloudAccess, token: Token) -> None:
+    async def _check_token(self, access: CloudSession, token: Token) -> None:
         """Called before Heat is asked with a token; raises AdministratorError if its response must not be counted."""
         own = bool(token.project_id) and token.project_id == access.own_project
         if own and access is self.access and await self._apply_own_token(token):
@@ -401,7 +401,7 @@ class CloudWatch:
             api="identity",
         )
 
-    def _admit(self, watch: ProjectWatch, token: Token, sample: tuple[int, ...]) -> AdministratorError | None:
+    def _admit(self, watch: ProjectPoller, token: Token, sample: tuple[int, ...]) -> AdministratorError | None:
         """Called before the data of a response is shown; the error refuses it. Other projects that list nearly the same
         deployments are refused if this one is admitted."""
         project_id = watch.key.project_id

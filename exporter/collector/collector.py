@@ -15,9 +15,9 @@ from typing import Any, Final
 import structlog
 
 from exporter import __version__
-from exporter.collector.cloud_collector import CloudWatch, Stage
-from exporter.collector.concurrency import Gate
-from exporter.collector.project_poller import ProjectWatch
+from exporter.collector.cloud_collector import CloudCollector, CloudServices
+from exporter.collector.concurrency import ConcurrencyLimit
+from exporter.collector.project_poller import ProjectPoller
 from exporter.collector.publisher import Publisher
 from exporter.common.clock import Clock
 from exporter.common.errors import ConfigError
@@ -26,19 +26,19 @@ from exporter.config.schema import Cloud, Config
 from exporter.deployments.state import CloudState, ExporterState, ProjectKey, ProjectState
 from exporter.metrics.families import chosen
 from exporter.metrics.store import Page
-from exporter.openstack.session import CloudAccess
+from exporter.openstack.session import CloudSession
 
 log = structlog.get_logger("fleet")
 
 EXPIRY_CHECK: Final = 1.0
 
 
-class Fleet:
+class Collector:
     """All clouds of a configuration. `open` it, then `run` it for ever or refresh everything `once`."""
 
     def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
-        self.clouds: dict[str, CloudWatch] = {}
+        self.clouds: dict[str, CloudCollector] = {}
         self._ready = False
         self._checked_at = self.clock.steady()
         """When data was last looked through for what is too old, by the steady clock."""
@@ -47,8 +47,8 @@ class Fleet:
         self._opened = asyncio.Event()
         self._reloading = asyncio.Lock()
         self.publisher: Publisher
-        self.gate: Gate
-        self._stage: Stage
+        self.gate: ConcurrencyLimit
+        self._stage: CloudServices
         self._take(config, before=None)
         self.state = ExporterState(
             version=__version__,
@@ -58,7 +58,7 @@ class Fleet:
         )
         self.publisher.show_exporter(self.state)
         for cloud in config.clouds:
-            self.clouds[cloud.name] = CloudWatch(cloud, _access(cloud, self.clock), self._stage)
+            self.clouds[cloud.name] = CloudCollector(cloud, _access(cloud, self.clock), self._stage)
 
     def _take(self, config: Config, *, before: Config | None) -> None:
         """Go by a configuration, but for its clouds."""
@@ -66,11 +66,11 @@ class Fleet:
         self.families = chosen(config.metrics.include, config.metrics.exclude)
         names = [cloud.name for cloud in config.clouds]
         if before is None:
-            self.gate = Gate(config.limits.concurrency, names)
+            self.gate = ConcurrencyLimit(config.limits.concurrency, names)
             self.publisher = Publisher(self.families, series=config.limits.series, source=self)
         else:
             self.gate.resize(config.limits.concurrency, names)
-        self._stage = Stage(
+        self._stage = CloudServices(
             config=config,
             gate=self.gate,
             clock=self.clock,
@@ -95,7 +95,7 @@ class Fleet:
         return self.clouds[cloud].current if cloud in self.clouds else None
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Fleet]:
+    async def opened(self) -> AsyncIterator[Collector]:
         """With every cloud's configuration read and its client session open; ConfigError where one can't be used."""
         try:
             for cloud in self.clouds.values():
@@ -117,7 +117,7 @@ class Fleet:
         finally:
             self._running = None
 
-    def _start(self, cloud: CloudWatch) -> None:
+    def _start(self, cloud: CloudCollector) -> None:
         if self._running is not None:
             name = cloud.config.name
             self._tasks[name] = self._running.create_task(cloud.run(), name=f"discovery {name}")
@@ -129,7 +129,7 @@ class Fleet:
         """
         await self._opened.wait()
         async with self._reloading:
-            opened: dict[str, CloudAccess] = {}
+            opened: dict[str, CloudSession] = {}
             try:
                 config = await run_blocking(load, name="config")
                 for cloud in config.clouds:
@@ -149,11 +149,11 @@ class Fleet:
                 await _each(access.retire() for access in unused)
             log.info("configuration read", config_hash=int(self.state.config_hash))
 
-    def _apply(self, config: Config, opened: Mapping[str, CloudAccess]) -> list[CloudAccess]:
+    def _apply(self, config: Config, opened: Mapping[str, CloudSession]) -> list[CloudSession]:
         """Use a configuration whose clouds were opened; returns the accesses that nothing uses any more."""
         self._ready = self.ready  # what was true stays so, whatever clouds come now
         self._take(config, before=self.config)
-        unused: list[CloudAccess] = []
+        unused: list[CloudSession] = []
         for name in [name for name in self.clouds if name not in opened]:
             if (task := self._tasks.pop(name, None)) is not None:
                 task.cancel()
@@ -163,7 +163,7 @@ class Fleet:
             access = opened[cloud.name]
             known = self.clouds.get(cloud.name)
             if known is None:
-                new = self.clouds[cloud.name] = CloudWatch(cloud, access, self._stage)
+                new = self.clouds[cloud.name] = CloudCollector(cloud, access, self._stage)
                 self._start(new)
                 continue
             if known.access.same_as(access):
@@ -197,7 +197,7 @@ class Fleet:
         watches = list(self.watches())
         done = 0
 
-        async def refresh(watch: ProjectWatch) -> None:
+        async def refresh(watch: ProjectPoller) -> None:
             nonlocal done
             await watch.refresh()
             done += 1
@@ -206,7 +206,7 @@ class Fleet:
         progress(0, len(watches))
         await asyncio.gather(*map(refresh, watches))
 
-        async def name(watch: ProjectWatch) -> None:
+        async def name(watch: ProjectPoller) -> None:
             async with self.gate.turn(watch.key.cloud, slow=False):
                 await watch.ask_for_names(at_once=True)
 
@@ -214,7 +214,7 @@ class Fleet:
         self.publisher.settle()
         await self.publisher.settled()
 
-    def watches(self) -> Iterable[ProjectWatch]:
+    def watches(self) -> Iterable[ProjectPoller]:
         """Every project that is watched."""
         return (watch for cloud in self.clouds.values() for watch in cloud.projects.values())
 
@@ -258,8 +258,8 @@ async def _each(ending: Iterable[Coroutine[Any, Any, None]]) -> None:
     await asyncio.shield(asyncio.gather(*ending))
 
 
-def _access(cloud: Cloud, clock: Clock) -> CloudAccess:
-    return CloudAccess(
+def _access(cloud: Cloud, clock: Clock) -> CloudSession:
+    return CloudSession(
         name=cloud.name,
         entry=cloud.cloud,
         requests_per_second=cloud.limits.requests_per_second,

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 
-class Gate:
+class ConcurrencyLimit:
     """At most `concurrency` turns at once. Each cloud has a share of its own of at least one; slow projects hold at
     most half of it, so that the quick ones of the same cloud stay on time. The clouds take turns; within one it is
     first come, first served. The limits may change while turns are held: those still count."""

@@ -24,7 +24,7 @@ from urllib.parse import quote
 import msgspec
 import structlog
 
-from exporter.common.deadline import Stopwatch
+from exporter.common.deadline import Deadline
 from exporter.common.errors import Api, DeadlineError, DecodeError, RefreshError
 from exporter.common.threads import run_beside
 from exporter.config.units import format_duration
@@ -32,7 +32,7 @@ from exporter.deployments.names import UNKNOWN, Names, NameTable
 from exporter.deployments.records import TEXT_LIMIT
 from exporter.deployments.snapshot import ConfigName
 from exporter.openstack.project_request import Request, fetch
-from exporter.openstack.session import CloudAccess, Token
+from exporter.openstack.session import CloudSession, Token
 
 log = structlog.get_logger("naming")
 
@@ -60,7 +60,7 @@ LARGE_PAGE: Final = 64 * 1024
 N = TypeVar("N", bound=Hashable)
 
 
-class Desk:
+class NameQueue:
     """Where the projects of one cloud queue up to ask."""
 
     def __init__(self) -> None:
@@ -79,16 +79,16 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manners:
+class NameSettings:
     """How a cloud is asked."""
 
-    access: CloudAccess
+    access: CloudSession
     silence: float
     timeout: float
     """Of one page, in seconds."""
     pause: Callable[[float], float]
     """How long to leave the cloud alone after a page that took so many seconds."""
-    desk: Desk
+    desk: NameQueue
 
 
 class _Wanted:
@@ -136,7 +136,7 @@ class _Book(Generic[N]):
         """What nobody knew may be asked for again."""
         self.names = self.names.without(self.unknown)
 
-    async def ask(self, manners: Manners, project_id: str, hashes: array[int]) -> None:
+    async def ask(self, manners: NameSettings, project_id: str, hashes: array[int]) -> None:
         """Look up the names of these ids; RefreshError where the cloud fails, and what was found until then is kept."""
         wanted, error = _Wanted(hashes), None
         pages_left = PAGES
@@ -181,10 +181,10 @@ class _Book(Generic[N]):
                 self.names = more
                 return
 
-    async def _pages(self, manners: Manners, project_id: str) -> AsyncGenerator[dict[str, N], None]:
+    async def _pages(self, manners: NameSettings, project_id: str) -> AsyncGenerator[dict[str, N], None]:
         marker = ""
         while (token := manners.access.held(project_id)) is not None:
-            stopwatch = Stopwatch(manners.timeout)
+            stopwatch = Deadline(manners.timeout)
             try:
                 async with stopwatch:
                     page = await self._page(manners, token, stopwatch, marker)
@@ -199,7 +199,7 @@ class _Book(Generic[N]):
             await manners.desk.rest()
             marker = f"&marker={quote(next(reversed(page)), safe='')}"
 
-    async def _page(self, manners: Manners, token: Token, stopwatch: Stopwatch, marker: str) -> dict[str, N]:
+    async def _page(self, manners: NameSettings, token: Token, stopwatch: Deadline, marker: str) -> dict[str, N]:
         base = f"{manners.access.endpoint(token, self.api)}/{self.collection}"
         await manners.access.admitted(stopwatch)
         request = Request(
@@ -229,7 +229,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) and len(value) <= TEXT_LIMIT else ""
 
 
-class Naming:
+class NameResolver:
     """The names of one project: what is known of them, and asking for more."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -272,7 +272,7 @@ class Naming:
 
     async def ask(
         self,
-        manners: Callable[[], Manners | None],
+        manners: Callable[[], NameSettings | None],
         project_id: str,
         *,
         configs: Sequence[array[int]],
@@ -300,18 +300,18 @@ class Naming:
                     await self._ask(current, project_id, book, wanted, interval)
                     await current.desk.rest()
 
-    def open(self, manners: Manners) -> bool:
+    def open(self, manners: NameSettings) -> bool:
         """Whether anything may be asked now, whatever it is: to be known before working out what would be."""
         return any(self._open(manners, book) for book in (self._configs, self._servers))
 
-    def _open(self, manners: Manners, book: _Book[Any]) -> bool:
+    def _open(self, manners: NameSettings, book: _Book[Any]) -> bool:
         return self._clock() >= max(book.not_before, manners.desk.closed_until.get(book.api, 0.0))
 
-    def due(self, manners: Manners, configs: Sequence[array[int]], servers: Sequence[array[int]]) -> bool:
+    def due(self, manners: NameSettings, configs: Sequence[array[int]], servers: Sequence[array[int]]) -> bool:
         """Whether it is time to ask for any of these."""
         return bool(self._wanted(manners, self._configs, configs) or self._wanted(manners, self._servers, servers))
 
-    def _wanted(self, manners: Manners, book: _Book[Any], among: Sequence[array[int]]) -> array[int]:
+    def _wanted(self, manners: NameSettings, book: _Book[Any], among: Sequence[array[int]]) -> array[int]:
         """What it is time to ask for among these."""
         if not self._open(manners, book):
             return array("q")
@@ -320,7 +320,7 @@ class Naming:
         return known.missing(among)
 
     async def _ask(
-        self, manners: Manners, project_id: str, book: _Book[Any], among: Sequence[array[int]], interval: float
+        self, manners: NameSettings, project_id: str, book: _Book[Any], among: Sequence[array[int]], interval: float
     ) -> None:
         large = sum(map(len, among)) > LARGE
         wanted = await run_beside(large, partial(self._wanted, manners, book, among), name="names")

@@ -17,10 +17,10 @@ from typing import Final, NamedTuple
 import structlog
 
 from exporter.collector import schedule
-from exporter.collector.concurrency import Gate
-from exporter.collector.name_resolver import Manners, Naming
+from exporter.collector.concurrency import ConcurrencyLimit
+from exporter.collector.name_resolver import NameResolver, NameSettings
 from exporter.common.clock import Clock
-from exporter.common.deadline import Stopwatch
+from exporter.common.deadline import Deadline
 from exporter.common.errors import (
     RAISE,
     AdministratorError,
@@ -33,15 +33,15 @@ from exporter.common.errors import (
 from exporter.common.threads import run_beside
 from exporter.config.schema import CloudLimits, Refresh
 from exporter.config.units import format_duration
-from exporter.deployments.aggregator import Fold, FoldOptions
-from exporter.deployments.completions import Events, Ledger, Memory, events
+from exporter.deployments.aggregator import Aggregator, AggregatorOptions
+from exporter.deployments.completions import CompletionMemory, Events, Ledger, events
 from exporter.deployments.hashes import Sum
 from exporter.deployments.names import NO_NAMES, ConfigTally, Names, NameTable, hashed, named
 from exporter.deployments.snapshot import ConfigName, Snapshot
 from exporter.deployments.state import ProjectKey, ProjectState
 from exporter.metrics.families import CONFIG_NAMES, CONFIGS, SERVER_NAMES
 from exporter.openstack.heat import Listing
-from exporter.openstack.session import CloudAccess, Token
+from exporter.openstack.session import CloudSession, Token
 
 # A listing of more deployments is finished in a thread, for it could hold up the event loop.
 LARGE_LISTING: Final = 2000
@@ -50,14 +50,14 @@ log = structlog.get_logger("refresh")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class PollerSettings:
     """What all projects of a cloud share."""
 
-    access: CloudAccess
-    gate: Gate
+    access: CloudSession
+    gate: ConcurrencyLimit
     refresh: Refresh
     limits: CloudLimits
-    fold: FoldOptions
+    fold: AggregatorOptions
     clock: Clock
     changed: Callable[[ProjectKey], asyncio.Future[None]]
     """Called after each change of a project's state; the result is done when the page shows it."""
@@ -65,7 +65,7 @@ class Surroundings:
     """Called with each attempt's duration, before its outcome is published."""
     check_token: Callable[[Token], Awaitable[None]]
     """Called before Heat is asked with a token; raises AdministratorError if it must not be."""
-    admit: Callable[[ProjectWatch, Token, tuple[int, ...]], AdministratorError | None]
+    admit: Callable[[ProjectPoller, Token, tuple[int, ...]], AdministratorError | None]
     """Called with a response's token and sample before its data is shown; the error refuses it."""
     servers: tuple[str, ...] | None
     """The only ones to ask for, each with a request of its own; None: one request for all."""
@@ -74,12 +74,12 @@ class Surroundings:
     families: frozenset[str]
     """The names of those that the page has."""
     duration_bounds: tuple[float, ...]
-    manners: Manners | None
+    manners: NameSettings | None
     """How to ask for names; None: not at all."""
     random: Callable[[], float] = random.random
 
 
-def _same_finishes(one: Surroundings, other: Surroundings) -> bool:
+def _same_finishes(one: PollerSettings, other: PollerSettings) -> bool:
     """Whether what finished is looked for in the same deployments."""
     return (
         one.fold.finishes == other.fold.finishes
@@ -91,7 +91,7 @@ def _same_finishes(one: Surroundings, other: Surroundings) -> bool:
 class _Found(NamedTuple):
     """What one listing brought."""
 
-    shared: Surroundings
+    shared: PollerSettings
     """By which settings it was asked for."""
     names: Names
     """Those that were known when it was counted."""
@@ -113,10 +113,10 @@ class _Found(NamedTuple):
     """Whether what was counted is wrong, for the listing shows a deployment twice."""
 
 
-class ProjectWatch:
+class ProjectPoller:
     """One project: its state, and the loop that refreshes it until it is cancelled."""
 
-    def __init__(self, key: ProjectKey, name: str, shared: Surroundings) -> None:
+    def __init__(self, key: ProjectKey, name: str, shared: PollerSettings) -> None:
         self.key = key
         self.state = ProjectState(key=key, name=name, interval=shared.refresh.interval)
         self.attempted = asyncio.Event()
@@ -131,14 +131,14 @@ class ProjectWatch:
         self._repaced = asyncio.Event()
         """Set when another interval is in force."""
         self._slow = False
-        self._stretch = schedule.Stretch()
+        self._stretch = schedule.IntervalChanges()
         self._unfiltered = False
         """Whether the log has it that the cloud sends what it was not asked for."""
         self._repeats = False
         """Whether a listing showed a deployment twice."""
         self._distinct: Sum | None = None
         """Identifies the ids of the last response, if it had no duplicates."""
-        self._memory: Memory | None = None
+        self._memory: CompletionMemory | None = None
         """What is remembered of earlier responses to find completions; None: the next response is as the first."""
         self._administrator = False
         """Whether these were requested with an administrator's token."""
@@ -147,7 +147,7 @@ class ProjectWatch:
         self._tally = ConfigTally()
         self._named_with = NO_NAMES
         """What was known when it was last named."""
-        self._naming = Naming(clock=shared.clock.steady)
+        self._naming = NameResolver(clock=shared.clock.steady)
         self._asking: asyncio.Task[None] | None = None
         self._may_ask = False
         """Whether names are asked for beside the refreshes."""
@@ -220,7 +220,7 @@ class ProjectWatch:
             shared = self._shared  # for all of this refresh, whatever is configured meanwhile
             loop = asyncio.get_running_loop()
             started = loop.time()
-            stopwatch = Stopwatch(shared.refresh.timeout)
+            stopwatch = Deadline(shared.refresh.timeout)
             try:
                 async with shared.access.in_use(), stopwatch:
                     found = await self._fetch(shared, stopwatch, stage)
@@ -289,7 +289,7 @@ class ProjectWatch:
         if name != self.state.name:
             self._replace(replace(self.state, name=name))
 
-    async def _fetch(self, shared: Surroundings, stopwatch: Stopwatch, stage: list[Api]) -> _Found:
+    async def _fetch(self, shared: PollerSettings, stopwatch: Deadline, stage: list[Api]) -> _Found:
         token = await self._token(shared, stopwatch)
         try:
             stage[0] = "orchestration"
@@ -303,7 +303,7 @@ class ProjectWatch:
         stage[0] = "orchestration"
         return await self._list(shared, token, stopwatch)
 
-    async def _token(self, shared: Surroundings, stopwatch: Stopwatch, *, rejected: Token | None = None) -> Token:
+    async def _token(self, shared: PollerSettings, stopwatch: Deadline, *, rejected: Token | None = None) -> Token:
         """The project's token; AdministratorError if Heat must not be asked with it."""
         token = await shared.access.token(self.key.project_id, stopwatch=stopwatch, rejected=rejected)
         if token.administrator and not shared.access.own_project:
@@ -312,7 +312,7 @@ class ProjectWatch:
         await shared.check_token(token)
         return token
 
-    def move(self, shared: Surroundings) -> None:
+    def move(self, shared: PollerSettings) -> None:
         """Use other settings from now on; data, counters and the time of the next refresh stay, unless the interval
         changes."""
         if shared.access is not self._shared.access:
@@ -366,7 +366,7 @@ class ProjectWatch:
             requests_per_second=shared.limits.requests_per_second,
         )
 
-    async def _list(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
+    async def _list(self, shared: PollerSettings, token: Token, stopwatch: Deadline) -> _Found:
         found = await self._list_once(shared, token, stopwatch)
         if found.repeats:
             # No Heat does that. Counted once more, and ever after, in the way that keeps all ids at hand.
@@ -374,12 +374,12 @@ class ProjectWatch:
             found = await self._list_once(shared, token, stopwatch)
         return found
 
-    async def _list_once(self, shared: Surroundings, token: Token, stopwatch: Stopwatch) -> _Found:
+    async def _list_once(self, shared: PollerSettings, token: Token, stopwatch: Deadline) -> _Found:
         await shared.access.admitted(stopwatch)
         began = stopwatch.elapsed()
         asked_steady = shared.clock.steady()
         names = self._known(shared)
-        fold = Fold(
+        fold = Aggregator(
             shared.fold,
             asked_at=shared.clock.wall(),
             names=names.matter,
@@ -433,9 +433,9 @@ class ProjectWatch:
 
     async def _finish(
         self,
-        shared: Surroundings,
+        shared: PollerSettings,
         token: Token,
-        fold: Fold,
+        fold: Aggregator,
         names: Names,
         size: int,
         listing_time: float,
@@ -474,7 +474,7 @@ class ProjectWatch:
             repeats=repeats,
         )
 
-    def _named(self, shared: Surroundings, snapshot: Snapshot, tally: ConfigTally, names: Names) -> Snapshot:
+    def _named(self, shared: PollerSettings, snapshot: Snapshot, tally: ConfigTally, names: Names) -> Snapshot:
         """The snapshot with the names that are known."""
         configs = shared.limits.configs if CONFIGS in shared.families else 0
         found = named(snapshot, tally, names, configs=configs)
@@ -483,13 +483,13 @@ class ProjectWatch:
         return found if SERVER_NAMES in shared.families else replace(found, server_names={})
 
     def _renamed(
-        self, shared: Surroundings, snapshot: Snapshot, tally: ConfigTally, names: Names
+        self, shared: PollerSettings, snapshot: Snapshot, tally: ConfigTally, names: Names
     ) -> tuple[ConfigTally, Snapshot]:
         """The same with more names."""
         tally = tally.named_by(names.configs)
         return tally, self._named(shared, snapshot, tally, names)
 
-    def _known(self, shared: Surroundings) -> Names:
+    def _known(self, shared: PollerSettings) -> Names:
         return self._naming.names if shared.manners is not None else NO_NAMES
 
     async def ask_for_names(self, *, at_once: bool = False) -> None:
@@ -498,7 +498,7 @@ class ProjectWatch:
         `at_once`: beside other projects, and without pauses.
         """
 
-        def manners() -> Manners | None:
+        def manners() -> NameSettings | None:
             found = self._shared.manners
             return replace(found, pause=lambda took: 0.0) if found is not None and at_once else found
 
@@ -507,7 +507,9 @@ class ProjectWatch:
             await self._ask_for_names(manners, whole, at_once=at_once)
         await self._show_names()
 
-    async def _ask_for_names(self, manners: Callable[[], Manners | None], whole: Snapshot, *, at_once: bool) -> None:
+    async def _ask_for_names(
+        self, manners: Callable[[], NameSettings | None], whole: Snapshot, *, at_once: bool
+    ) -> None:
         configs, servers = [*self._tally.unnamed.values()], []
         if CONFIG_NAMES in self._shared.families:
             configs.append(hashed(row.config_id for row in whole.problems))

@@ -20,8 +20,8 @@ from exporter.common.threads import run_beside
 from exporter.deployments.snapshot import Snapshot
 from exporter.deployments.state import CloudState, Condition, ExporterState, ProjectKey, ProjectState
 from exporter.metrics.families import CONFIG_NAMES, CONFIGS, PROBLEMS, SERVER_NAMES, SERVERS, Family, Scope
-from exporter.metrics.gzip_members import Piece
-from exporter.metrics.rendering import Canvas, Rendered, lines
+from exporter.metrics.gzip_members import GzipMember
+from exporter.metrics.rendering import FamilyRenderer, Rendered, lines
 from exporter.metrics.series_budget import Owner, SeriesBudget
 from exporter.metrics.text_format import Format
 
@@ -82,7 +82,7 @@ class Publisher:
         """`series` is the most that the page may have, or 0."""
         self.budget = SeriesBudget(series)
         self._source = source
-        self._canvas = Canvas(families)
+        self._canvas = FamilyRenderer(families)
         self.page = self._canvas.page
         """What scrapes get: the canvas's page, or the previous one until everything is on that."""
         self._marked: dict[ProjectKey, asyncio.Future[None]] = {}
@@ -131,7 +131,7 @@ class Publisher:
         self.budget.limit = series
         self._unsettled = True
         if families != self._canvas.families:
-            self._canvas = Canvas(families)
+            self._canvas = FamilyRenderer(families)
             self._shown.clear()
             self.budget.clear()
             for key in projects:
@@ -154,7 +154,7 @@ class Publisher:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
-    async def owned(self, key: ProjectKey, format: Format, families: frozenset[str] | None) -> list[Piece | bytes]:
+    async def owned(self, key: ProjectKey, format: Format, families: frozenset[str] | None) -> list[GzipMember | bytes]:
         """What the page shows of one project; only some families if they are given."""
         owner = _owner(key)
         if owner in self.page:
@@ -231,7 +231,7 @@ class Publisher:
         self._put(state, rendered)
         return True
 
-    async def _rendered(self, canvas: Canvas, state: ProjectState, whole: Snapshot) -> Rendered:
+    async def _rendered(self, canvas: FamilyRenderer, state: ProjectState, whole: Snapshot) -> Rendered:
         large = whole.bounded > LARGE_SERIES or whole.response_bytes > LARGE_RESPONSE
         allowed = self.budget.allowed(state.key)
         while True:

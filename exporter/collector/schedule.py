@@ -27,7 +27,7 @@ def interval_in_force(
     return max(interval, listing_time / share, requests / requests_per_second)
 
 
-class Stretch:
+class IntervalChanges:
     """Notes when listings begin to stretch the interval in force beyond the usual one, and when that is over.
 
     A little is not worth a word, and it is over only after a few refreshes in a row at the usual interval: what wavers

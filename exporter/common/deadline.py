@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 
-class Stopwatch:
+class Deadline:
     """An asynchronous context in which at most `limit` seconds may pass, pauses not counted; then TimeoutError."""
 
     def __init__(self, limit: float) -> None:

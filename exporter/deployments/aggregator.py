@@ -19,8 +19,8 @@ from operator import attrgetter, itemgetter
 from typing import Final
 
 from exporter.common.chunking import sorted_in_steps
-from exporter.deployments.cells import ZERO, Ages, Cell, Codes, Foremost, Labels
-from exporter.deployments.completions import Memory, Sighted, Sightings
+from exporter.deployments.cells import ZERO, Ages, Cell, Codes, FirstDeployments, Labels
+from exporter.deployments.completions import CompletionMemory, CompletionSearch, CompletionsFound
 from exporter.deployments.hashes import Gathered, Smallest, Sum, repeated
 from exporter.deployments.names import UNKNOWN, ConfigTally
 from exporter.deployments.records import Batch, Deployment, exit_code
@@ -53,7 +53,7 @@ _config_id: Final = attrgetter("config_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoldOptions:
+class AggregatorOptions:
     """What to count: bucket bounds in seconds (ages) or codes, ascending; a limit of 0 means none of these series."""
 
     age_bounds: tuple[float, ...]
@@ -109,7 +109,7 @@ def _grouped() -> defaultdict[str | None, list[Deployment]]:
     return defaultdict(list)
 
 
-class Fold:
+class Aggregator:
     """Counts the batches of one listing that was asked for at `asked_at` (Unix seconds).
 
     Ids are kept as 64-bit hashes, which tell deployments apart well enough and cannot be provoked to collide. A
@@ -119,11 +119,11 @@ class Fold:
 
     def __init__(
         self,
-        options: FoldOptions,
+        options: AggregatorOptions,
         *,
         asked_at: float,
         names: bool = False,
-        memory: Memory | None = None,
+        memory: CompletionMemory | None = None,
         compact: bool = False,
     ) -> None:
         """`names`: whether configs have names or will have; `memory` is what is remembered of earlier listings."""
@@ -157,13 +157,13 @@ class Fold:
         """Records by status and action, until there are enough of these to be counted. Not by both at once: a pair made
         for each record takes longer."""
         self._names = names
-        self._failed = Foremost(options.problems)
-        self._stuck = Foremost(options.problems)
+        self._failed = FirstDeployments(options.problems)
+        self._stuck = FirstDeployments(options.problems)
         self._configs: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
         """The hashes of the configs by status, one for each deployment: a dictionary of their ids takes ten times the
         memory."""
         self._stuck_configs = array("q")
-        self._sightings = Sightings(memory, asked_at=asked_at)
+        self._sightings = CompletionSearch(memory, asked_at=asked_at)
         self._revisited: frozenset[int] = frozenset()
         """The deployments of the batch at hand that were IN_PROGRESS before."""
 
@@ -409,7 +409,7 @@ class Fold:
             tally.stuck[UNKNOWN] += cell.stuck
         return tally
 
-    def sighted(self) -> Sighted:
+    def sighted(self) -> CompletionsFound:
         """What was seen of finishes."""
         self.close()
         return self._sightings.result()
@@ -420,7 +420,7 @@ class Fold:
         if not limit:
             return ()
         stuck = min(self._stuck.size, max(limit // 2, limit - self._failed.size))
-        chosen: tuple[tuple[Problem, Foremost, int, int], ...] = (
+        chosen: tuple[tuple[Problem, FirstDeployments, int, int], ...] = (
             ("failed", self._failed, limit - stuck, 1),
             ("stuck", self._stuck, stuck, -1),
         )

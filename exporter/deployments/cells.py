@@ -217,7 +217,7 @@ class Cell:
             self.newest = newest
 
 
-class Foremost:
+class FirstDeployments:
     """The first so many of some deployments, by a key that is their time of change or its reverse, and by id."""
 
     __slots__ = ("_entries", "_last", "_limit", "size")

@@ -47,7 +47,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class CompletionMemory:
     """What is remembered of a project's listings. Deployments' finishes and runs are kept as hashes."""
 
     floor: datetime
@@ -74,7 +74,7 @@ class Finish(NamedTuple):
     deployment_id: str
 
 
-class Sighted(NamedTuple):
+class CompletionsFound(NamedTuple):
     """What one listing shows, as compared with what was remembered."""
 
     finishes: tuple[Finish, ...] = ()
@@ -86,15 +86,15 @@ class Sighted(NamedTuple):
     """The latest change of all."""
     listed: int = 0
     """How many deployments are COMPLETE or FAILED."""
-    base: Memory | None = None
+    base: CompletionMemory | None = None
     """What it was compared with; None for a first listing, which is only noted."""
 
 
-class Sightings:
+class CompletionSearch:
     """Collects, batch by batch, what one listing shows. Without a memory it only takes note: the first listing after
     a start does not tell what is new."""
 
-    def __init__(self, memory: Memory | None, *, asked_at: float) -> None:
+    def __init__(self, memory: CompletionMemory | None, *, asked_at: float) -> None:
         self._memory = memory
         self._asked_at = asked_at
         self._finishes: list[Finish] = []
@@ -160,7 +160,7 @@ class Sightings:
             self._running[run] = before.get(run) or _changed(record)
             self._running_ids.add(hash(record.id))
 
-    def _compare(self, memory: Memory, marked: Iterable[tuple[int, Deployment]]) -> None:
+    def _compare(self, memory: CompletionMemory, marked: Iterable[tuple[int, Deployment]]) -> None:
         for mark, record in marked:
             changed = _changed(record)
             run = _run(record)
@@ -178,9 +178,9 @@ class Sightings:
             seconds = max(0.0, (changed - start).total_seconds()) if changed and start else None
             self._finishes.append(Finish(mark, record.status or "", record.action or "", seconds, record.id))
 
-    def result(self) -> Sighted:
+    def result(self) -> CompletionsFound:
         """Everything together."""
-        return Sighted(
+        return CompletionsFound(
             tuple(self._finishes),
             self._marks,
             self._running,
@@ -211,10 +211,10 @@ def _horizon(newest: datetime | None, asked_at: float) -> datetime:
     return newest - WINDOW if newest - _FIRST > WINDOW else _FIRST
 
 
-def remember(memory: Memory | None, sighted: Sighted, *, asked_at: float) -> Memory:
+def remember(memory: CompletionMemory | None, sighted: CompletionsFound, *, asked_at: float) -> CompletionMemory:
     """What to remember after a listing that was asked for at this Unix time."""
     floor, settled = _horizon(sighted.newest, asked_at), sighted.newest is not None
-    memory = memory or Memory(floor, settled=settled)
+    memory = memory or CompletionMemory(floor, settled=settled)
     if memory.settled:
         floor, settled = max(memory.floor, floor) if settled else memory.floor, True
     departed = {mark: at for mark, at in memory.known.items() if at >= floor and mark not in sighted.marks}
@@ -222,7 +222,7 @@ def remember(memory: Memory | None, sighted: Sighted, *, asked_at: float) -> Mem
     if len(departed) > limit:
         departed = dict(nlargest(limit, departed.items(), key=itemgetter(1)))
     known = departed | {mark: at for mark, at in sighted.marks.items() if at >= floor}
-    return Memory(floor, settled, known, sighted.running, sighted.running_ids)
+    return CompletionMemory(floor, settled, known, sighted.running, sighted.running_ids)
 
 
 class Digest(NamedTuple):
@@ -282,11 +282,11 @@ class Events(NamedTuple):
     """What one response told of completions, counted, and what to remember of it."""
 
     digests: tuple[Digest, ...]
-    memory: Memory
+    memory: CompletionMemory
 
 
 def events(
-    sighted: Sighted, *, bounds: tuple[float, ...], asked_at: float, named: AbstractSet[str] = frozenset()
+    sighted: CompletionsFound, *, bounds: tuple[float, ...], asked_at: float, named: AbstractSet[str] = frozenset()
 ) -> Events:
     """What a response that was asked for at this Unix time told (`named`: as for `digest`)."""
     digests = digest(sighted.finishes, bounds=bounds, asked_at=asked_at, named=named)

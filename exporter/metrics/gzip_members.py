@@ -22,18 +22,18 @@ class Deflated(NamedTuple):
     size: int
 
 
-class Piece(NamedTuple):
+class GzipMember(NamedTuple):
     """Some bytes of a page, plain and compressed."""
 
     plain: bytes
     deflated: Deflated
 
 
-def piece(plain: bytes) -> Piece:
+def piece(plain: bytes) -> GzipMember:
     """A piece of these bytes."""
     compressor = isal_zlib.compressobj(level=1, wbits=-15)
     stream = compressor.compress(plain) + compressor.flush(isal_zlib.Z_FULL_FLUSH)
-    return Piece(plain, Deflated(stream, isal_zlib.crc32(plain), len(plain)))
+    return GzipMember(plain, Deflated(stream, isal_zlib.crc32(plain), len(plain)))
 
 
 def joined(parts: Iterable[Deflated]) -> Deflated:
@@ -63,17 +63,17 @@ def gzip_member(*parts: Deflated) -> bytes:
     return b"".join(gzip_parts(*parts))
 
 
-def plain(parts: Iterable[Piece | bytes]) -> tuple[bytes, ...]:
+def plain(parts: Iterable[GzipMember | bytes]) -> tuple[bytes, ...]:
     """The bytes of some parts."""
     return tuple(part if isinstance(part, bytes) else part.plain for part in parts)
 
 
-def deflated(parts: Iterable[Piece | bytes]) -> Deflated:
+def deflated(parts: Iterable[GzipMember | bytes]) -> Deflated:
     """The same, compressed: what is a piece is so already."""
     streams: list[Deflated] = []
-    for ready, group in groupby(parts, lambda part: isinstance(part, Piece)):
+    for ready, group in groupby(parts, lambda part: isinstance(part, GzipMember)):
         if ready:
-            streams += (part.deflated for part in group if isinstance(part, Piece))
+            streams += (part.deflated for part in group if isinstance(part, GzipMember))
         else:
             streams.append(piece(b"".join(part for part in group if isinstance(part, bytes))).deflated)
     return joined(streams)

@@ -22,7 +22,7 @@ class Rendered(NamedTuple):
     """How many of the series are of families that no limit cuts."""
 
 
-class Canvas:
+class FamilyRenderer:
     """A page and the families that it shows."""
 
     def __init__(self, families: Iterable[Family]) -> None:

@@ -20,7 +20,7 @@ from itertools import count, repeat
 from typing import Final, NamedTuple
 
 from exporter.metrics.families import Family
-from exporter.metrics.gzip_members import Deflated, Piece, joined, piece, together
+from exporter.metrics.gzip_members import Deflated, GzipMember, joined, piece, together
 from exporter.metrics.text_format import FORMATS, LARGE_BLOCK, Block, Format, headers
 
 BUNDLE_MEMBERS: Final = 64
@@ -34,7 +34,7 @@ class _Shelf:
 
     sizes: dict[int, int] = field(default_factory=dict)
     """By slot, of its small block."""
-    pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
+    pieces: dict[tuple[int, int], GzipMember] = field(default_factory=dict)
     """By (bundle, -1) for the small blocks of a bundle, (bundle, slot) for a large one; kept in order. Blocks are
     nowhere else: those of a bundle stand in it in the order of their slots."""
     changes: Counter[int] = field(default_factory=Counter)
@@ -44,11 +44,11 @@ class _Shelf:
         """The groups of bundles that have pieces, in order."""
         return dict.fromkeys(map(_group, self.pieces))
 
-    def pieces_of(self, group: int) -> list[Piece]:
+    def pieces_of(self, group: int) -> list[GzipMember]:
         """The pieces of one group, in order."""
         return [each for place, each in self.pieces.items() if _group(place) == group]
 
-    def of(self, slot: int) -> Piece | bytes | None:
+    def of(self, slot: int) -> GzipMember | bytes | None:
         """The block of a slot, as a piece if large; None where it has none."""
         if (size := self.sizes.get(slot)) is None:
             return self.pieces.get((slot // BUNDLE_MEMBERS, slot))
@@ -64,7 +64,7 @@ class _Shelf:
         first = slot // BUNDLE_MEMBERS * BUNDLE_MEMBERS
         return sum(map(self.sizes.get, range(first, slot), repeat(0)))
 
-    def put(self, slot: int, block: bytes, ready: Piece | None) -> bool:
+    def put(self, slot: int, block: bytes, ready: GzipMember | None) -> bool:
         """Set (or with b"" remove) the block of a slot, `ready` as a piece if large; False where it was just that."""
         bundle = slot // BUNDLE_MEMBERS
         large = self.pieces.get((bundle, slot))
@@ -89,7 +89,7 @@ class _Shelf:
             self.sizes.pop(slot, None)
         return large is not None or size > 0 or block != b""
 
-    def _set(self, place: tuple[int, int], plain: bytes, ready: Piece | None = None) -> None:
+    def _set(self, place: tuple[int, int], plain: bytes, ready: GzipMember | None = None) -> None:
         self.changes[_group(place)] += 1
         if not plain:
             self.pieces.pop(place, None)
@@ -109,7 +109,7 @@ class _Group:
 
     __slots__ = ("_deflated", "_parts", "_pieces", "version")
 
-    def __init__(self, pieces: list[Piece], version: tuple[bool, int]) -> None:
+    def __init__(self, pieces: list[GzipMember], version: tuple[bool, int]) -> None:
         self._pieces = pieces
         self.version = version
         """Whether it is the first one, and how often it had changed by then."""
@@ -138,7 +138,7 @@ class _Section:
     """One header, and the shelf with what stands below it."""
 
     family: str
-    header: Piece
+    header: GzipMember
     shelf: _Shelf
     kept: dict[int, _Group] = field(default_factory=dict)
 
@@ -156,7 +156,7 @@ class _Section:
         self.kept = kept
         return kept.values()
 
-    def pieces(self) -> Iterable[Piece]:
+    def pieces(self) -> Iterable[GzipMember]:
         """The header and its pieces; nothing where there are no samples."""
         return (self.header, *self.shelf.pieces.values()) if self.shelf.pieces else ()
 
@@ -239,13 +239,13 @@ class Page:
             kept = self._deflated[format] = joined(each.deflated for each in self._groups(format))
         return kept
 
-    def selected(self, format: Format, families: frozenset[str]) -> list[Piece]:
+    def selected(self, format: Format, families: frozenset[str]) -> list[GzipMember]:
         """The sections of some families."""
         return [each for section in self._sections[format] if section.family in families for each in section.pieces()]
 
-    def owned(self, owner: object, format: Format, families: frozenset[str] | None = None) -> list[Piece | bytes]:
+    def owned(self, owner: object, format: Format, families: frozenset[str] | None = None) -> list[GzipMember | bytes]:
         """What one owner shows, under the headers of its families; of some families only where they are given."""
-        parts: list[Piece | bytes] = []
+        parts: list[GzipMember | bytes] = []
         if (slot := self._slots.get(owner)) is None:
             return parts
         for section in self._sections[format]:

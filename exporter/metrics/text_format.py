@@ -19,7 +19,7 @@ from prometheus_client.utils import floatToGoString
 from exporter.common.chunking import in_steps
 from exporter.deployments.snapshot import Distribution, Exemplar
 from exporter.metrics.families import SCOPE_LABELS, Family, Row
-from exporter.metrics.gzip_members import Piece, piece
+from exporter.metrics.gzip_members import GzipMember, piece
 
 Format = Literal["text", "openmetrics"]
 FORMATS: Final[tuple[Format, ...]] = ("text", "openmetrics")
@@ -41,7 +41,7 @@ class Block(NamedTuple):
 
     text: tuple[bytes, ...]
     openmetrics: tuple[bytes, ...]
-    ready: Piece | None = None
+    ready: GzipMember | None = None
     """The one text of both formats as a piece of a page, where it is so large that compressing it takes long."""
 
 

@@ -56,7 +56,7 @@ _RECORDS: Final = msgspec.json.Decoder(list[Deployment])
 _ELEMENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class ListingDecoder:
+class ResponseDecoder:
     """Turns the body of one response into batches: `feed` each chunk, then `close`; iterate over what they return.
 
     Both return generators so that the caller can let others run between two batches; a batch may be empty. DecodeError

@@ -9,9 +9,9 @@ from contextlib import aclosing
 
 from exporter.common.errors import DecodeError
 from exporter.deployments.records import Batch
-from exporter.openstack.decoder import ListingDecoder
+from exporter.openstack.decoder import ResponseDecoder
 from exporter.openstack.project_request import Request, fetch
-from exporter.openstack.session import CloudAccess, Token
+from exporter.openstack.session import CloudSession, Token
 
 
 class Listing:
@@ -23,7 +23,7 @@ class Listing:
 
     def __init__(
         self,
-        access: CloudAccess,
+        access: CloudSession,
         token: Token,
         *,
         limit: int,
@@ -56,7 +56,7 @@ class Listing:
             query=None if self._server is None else {"server_id": self._server},
             received=self._received,
         )
-        decoder = ListingDecoder()
+        decoder = ResponseDecoder()
         async with aclosing(fetch(self._access, request)) as parts:
             async for part in parts:
                 self.size += len(part)

@@ -24,13 +24,13 @@ from requests.utils import get_encoding_from_headers
 from urllib3.exceptions import InsecureRequestWarning
 
 from exporter.common.errors import AnswerError, CatalogError, DecodeError, RefreshError, TransportError
-from exporter.openstack.keystone_transport import Errand, Reply
+from exporter.openstack.keystone_transport import KeystoneTransport, Reply
 
 # What our own connections see to themselves.
 _CONNECTION_HEADERS: Final = frozenset({"accept-encoding", "connection", "content-length", "transfer-encoding"})
 
 
-def session_for(errand: Callable[[], Errand], **options: Any) -> Session:
+def session_for(errand: Callable[[], KeystoneTransport], **options: Any) -> Session:
     """A session of keystoneauth1 whose requests are those of the errand that the calling thread is on."""
     http = requests.Session()
     http.trust_env = False  # no .netrc; proxies and authorities are the connections' matter
@@ -42,7 +42,7 @@ def session_for(errand: Callable[[], Errand], **options: Any) -> Session:
 class _Adapter(BaseAdapter):
     """Has an errand send what `requests` wants to be sent."""
 
-    def __init__(self, errand: Callable[[], Errand]) -> None:
+    def __init__(self, errand: Callable[[], KeystoneTransport]) -> None:
         super().__init__()
         self._errand = errand
 
@@ -112,7 +112,7 @@ def _not_json(name: str) -> NoReturn:
     raise ValueError(f"the answer is not JSON: {name}")
 
 
-def identity_failure(error: Exception, errand: Errand) -> RefreshError:
+def identity_failure(error: Exception, errand: KeystoneTransport) -> RefreshError:
     """The one reason of whatever an errand ended with; what nobody foresaw is raised again."""
     text = f"can't get the {errand.what}: {error}"
     if isinstance(error, RefreshError):

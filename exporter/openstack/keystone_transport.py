@@ -31,7 +31,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Errand:
+class KeystoneTransport:
     """One call in a thread: each of its requests is sent here in the event loop, `admitted` before all but the first.
 
     `what` it wants is for messages. Made in the event loop; ended there too, and then nothing of it is left: a request

@@ -11,14 +11,14 @@ import aiohttp
 
 from exporter.common.errors import AnswerError, Api
 from exporter.openstack.http_client import Request, exchange, plain
-from exporter.openstack.session import CloudAccess
+from exporter.openstack.session import CloudSession
 
 __all__ = ["Request", "fetch"]
 
 _SERVICES: Final[Mapping[Api, str]] = {"orchestration": "Heat", "compute": "Nova", "identity": "Keystone"}
 
 
-async def fetch(access: CloudAccess, request: Request) -> AsyncGenerator[bytes, None]:
+async def fetch(access: CloudSession, request: Request) -> AsyncGenerator[bytes, None]:
     """The plain bytes of an answer of 200, others having a turn after each piece; RefreshError for every failure."""
     try:
         async with exchange(access.client, access.traffic.requests, request) as answer:

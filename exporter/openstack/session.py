@@ -24,12 +24,12 @@ from aiolimiter import AsyncLimiter
 
 from exporter import __version__
 from exporter.common.clock import since_boot
-from exporter.common.deadline import Stopwatch
+from exporter.common.deadline import Deadline
 from exporter.common.errors import RAISE, AnswerError, Api, CatalogError, ConfigError, DeadlineError, DecodeError
 from exporter.common.threads import run_blocking
 from exporter.config.units import format_duration
 from exporter.openstack import network
-from exporter.openstack.keystone_transport import Errand
+from exporter.openstack.keystone_transport import KeystoneTransport
 
 if TYPE_CHECKING:
     from keystoneauth1.session import Session
@@ -74,7 +74,7 @@ class Token:
 
 
 @dataclass(slots=True)
-class Traffic:
+class RequestCounters:
     """Counts of what one cloud was asked for."""
 
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -82,7 +82,7 @@ class Traffic:
     authentications: int = 0
 
 
-class CloudAccess:
+class CloudSession:
     """One cloud's credentials, tokens and client session. Open it, use it for as long as the cloud is watched.
 
     ConfigError from `open` means that the entry can't be used; RefreshError from all else that the cloud failed.
@@ -99,7 +99,7 @@ class CloudAccess:
         clock: Callable[[], float] = since_boot,
     ) -> None:
         self.name = name
-        self.traffic = Traffic()
+        self.traffic = RequestCounters()
         self._entry = entry
         self._clock = clock
         self._limiter = AsyncLimiter(1, 1 / requests_per_second)
@@ -135,7 +135,7 @@ class CloudAccess:
             self._limiter = AsyncLimiter(1, 1 / requests_per_second)
         self._timeout, self._silence = timeout, silence
 
-    def same_as(self, other: CloudAccess) -> bool:
+    def same_as(self, other: CloudSession) -> bool:
         """Whether both were opened with the same settings, credentials and certificates."""
         assert self._region is not None, "open() comes first"
         assert other._region is not None, "open() comes first"
@@ -203,13 +203,13 @@ class CloudAccess:
         kind = str(self._region.config.get("auth_type", ""))
         return "applicationcredential" in kind.replace("_", "")
 
-    async def admitted(self, stopwatch: Stopwatch) -> None:
+    async def admitted(self, stopwatch: Deadline) -> None:
         """Wait until the cloud may be sent one more request; the wait is not on the refresh's time."""
         with stopwatch.paused():
             await self._limiter.acquire()
 
     async def token(
-        self, project_id: str | None = None, *, stopwatch: Stopwatch, rejected: Token | None = None
+        self, project_id: str | None = None, *, stopwatch: Deadline, rejected: Token | None = None
     ) -> Token:
         """A token for a project (None: the scope of the cloud entry), fetched only where there is none that is good.
 
@@ -252,7 +252,7 @@ class CloudAccess:
         self._tokens.pop(project_id, None)
         self._plugins.pop(project_id, None)
 
-    async def projects(self, stopwatch: Stopwatch) -> list[Project]:
+    async def projects(self, stopwatch: Deadline) -> list[Project]:
         """The projects in which the user has a role, disabled ones included (`GET /v3/auth/projects`)."""
         token = await self.token(stopwatch=stopwatch)
         try:
@@ -262,7 +262,7 @@ class CloudAccess:
                 raise
             return await self._projects(await self.token(stopwatch=stopwatch, rejected=token), stopwatch)
 
-    async def _projects(self, token: Token, stopwatch: Stopwatch) -> list[Project]:
+    async def _projects(self, token: Token, stopwatch: Deadline) -> list[Project]:
         await self.admitted(stopwatch)
         assert self._region is not None
         base = str(self._region.config["auth"].get("auth_url", "")).rstrip("/")
@@ -299,7 +299,7 @@ class CloudAccess:
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody may have
 
-    async def _renew(self, project_id: str | None, stopwatch: Stopwatch) -> Token:
+    async def _renew(self, project_id: str | None, stopwatch: Deadline) -> Token:
         plugin = await self._plugin(project_id)
         await self.admitted(stopwatch)
         started = self._clock()
@@ -436,19 +436,19 @@ class CloudAccess:
         known = {option.dest for option in loader.get_options()}
         return loader.load_from_options(**{key: value for key, value in auth.items() if key in known})
 
-    async def _identity_call(self, call: Callable[[], Any], what: str, stopwatch: Stopwatch) -> Any:
+    async def _identity_call(self, call: Callable[[], Any], what: str, stopwatch: Deadline) -> Any:
         """What a blocking call of keystoneauth gives, in a thread; every failure is a RefreshError.
 
         The wait for its first request is over when it begins. It takes no longer than a refresh may: whoever began it
         may not wait for it any more.
         """
-        limit = Stopwatch(self._timeout)
+        limit = Deadline(self._timeout)
 
         async def admitted() -> None:
             with limit.paused():
                 await self.admitted(stopwatch)
 
-        errand = Errand(
+        errand = KeystoneTransport(
             what=what,
             silence=self._silence,
             client=self.client,

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.deployments.state import ProjectKey, ProjectState
 from exporter.ui import pages
 from exporter.ui.summary import CloudSummary, Overview, ProjectSummary, cloud_summary, project_summary
@@ -33,7 +33,7 @@ class _Kept(NamedTuple):
 class Board:
     """Every project's row. `look` before reading it."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Collector) -> None:
         self._fleet = fleet
         self._kept: dict[ProjectKey, _Kept] = {}
         self._removed: dict[ProjectKey, int] = {}

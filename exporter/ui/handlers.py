@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 from isal import isal_zlib
 
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.common.errors import ProjectQueryError
 from exporter.common.threads import run_beside, run_blocking
 from exporter.config import effective
@@ -47,7 +47,7 @@ PIECE: Final = 256 * 1024
 class Site:
     """The pages of one fleet."""
 
-    def __init__(self, fleet: Fleet, *, telemetry_path: str) -> None:
+    def __init__(self, fleet: Collector, *, telemetry_path: str) -> None:
         self._fleet = fleet
         self._board = Board(fleet)
         self._metrics = f".{telemetry_path}"

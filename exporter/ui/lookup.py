@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.collector.collector import Fleet
-from exporter.collector.project_poller import ProjectWatch
+from exporter.collector.collector import Collector
+from exporter.collector.project_poller import ProjectPoller
 from exporter.common.errors import ProjectQueryError
 
 
-def sought(fleet: Fleet, path: str, query: Mapping[str, str]) -> ProjectWatch:
+def sought(fleet: Collector, path: str, query: Mapping[str, str]) -> ProjectPoller:
     """The project that an address of this path means; ProjectQueryError where there is no such one."""
     cloud_name, wanted = query.get("cloud"), query.get("project")
     if not cloud_name or not wanted:

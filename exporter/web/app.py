@@ -14,11 +14,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.common.errors import ConfigError, ProjectQueryError
 from exporter.common.threads import run_beside
 from exporter.metrics.families import named
-from exporter.metrics.gzip_members import Piece, deflated, gzip_parts, piece, plain
+from exporter.metrics.gzip_members import GzipMember, deflated, gzip_parts, piece, plain
 from exporter.metrics.negotiation import accepts_gzip, choose_format
 from exporter.metrics.process_metrics import Own
 from exporter.metrics.text_format import CONTENT_TYPES, END_OF_OPENMETRICS, Format
@@ -34,7 +34,7 @@ class Server:
 
     def __init__(
         self,
-        fleet: Fleet,
+        fleet: Collector,
         *,
         telemetry_path: str = "/metrics",
         external_url: str | None = None,
@@ -72,7 +72,7 @@ class Server:
         names = request.query.getall("name[]", None)
         page = self._fleet.page
         if names is not None:
-            selected: list[Piece | bytes] = [*page.selected(format, named(names, self._fleet.families))]
+            selected: list[GzipMember | bytes] = [*page.selected(format, named(names, self._fleet.families))]
             return self._exposition(request, format, selected, self._own.some(format, names))
         own_text = self._own.write(format)
         if accepts_gzip(_joined(request, "Accept-Encoding")):
@@ -80,7 +80,7 @@ class Server:
         return self._answer(format, (*page.parts(format), own_text), gzip=False)
 
     def _exposition(
-        self, request: web.Request, format: Format, parts: list[Piece | bytes], end: bytes | None = None
+        self, request: web.Request, format: Format, parts: list[GzipMember | bytes], end: bytes | None = None
     ) -> web.Response:
         """A part of the page, with what ends it: without that, with the mark that OpenMetrics wants there."""
         last = (END_OF_OPENMETRICS if format == "openmetrics" else b"") if end is None else end

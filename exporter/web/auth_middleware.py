@@ -52,7 +52,7 @@ class Bucket:
         return True
 
 
-class Entrance:
+class AuthMiddleware:
     """The web configuration file in force; `middleware` does what it says to each request."""
 
     def __init__(self, path: str | Path, *, now: Callable[[], float] | None = None) -> None:

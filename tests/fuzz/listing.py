@@ -4,8 +4,8 @@ import json
 import random
 
 from exporter.common.errors import DecodeError, TooLargeError
-from exporter.deployments.aggregator import Fold
-from exporter.openstack.decoder import ListingDecoder
+from exporter.deployments.aggregator import Aggregator
+from exporter.openstack.decoder import ResponseDecoder
 from tests import oracle
 
 BATCHES = (1, 2, 16, 64, 200, 4096, 262144)
@@ -39,8 +39,8 @@ def check(data: bytes) -> None:
     start, end = ENVELOPES[how // len(BATCHES) % len(ENVELOPES)]
     body = start + inner + end
     rules = oracle.Rules(problems=3)
-    decoder = ListingDecoder(batch_bytes=BATCHES[how % len(BATCHES)])
-    fold = Fold(rules.options(), asked_at=oracle.ASKED_AT)
+    decoder = ResponseDecoder(batch_bytes=BATCHES[how % len(BATCHES)])
+    fold = Aggregator(rules.options(), asked_at=oracle.ASKED_AT)
     try:
         for piece in _cut(body, seed):
             for batch in decoder.feed(piece):

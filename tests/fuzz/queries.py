@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from exporter.cli.serve import Address, listening
 from exporter.collector.cloud_collector import _Found
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.config import schema
 from exporter.metrics.families import FAMILIES
 from exporter.openstack.session import Project
@@ -51,7 +51,7 @@ class _Exporter:
         atexit.register(self.client.close)
 
     async def _serve(self, started: asyncio.Future[int]) -> None:
-        fleet = Fleet(schema.parse("clouds: [{name: sim, cloud: nowhere}]", source="fuzz"))
+        fleet = Collector(schema.parse("clouds: [{name: sim, cloud: nowhere}]", source="fuzz"))
         projects = [Project(id, name, "", enabled=True) for id, name in PROJECTS]
         cloud = fleet.clouds["sim"]
         await cloud._draw(await cloud._take_over(_Found(projects, [], frozenset())))

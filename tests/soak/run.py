@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.collector.collector import Fleet
+from exporter.collector.collector import Collector
 from exporter.config import schema
 from tests import harness
 from tests.harness import OPENMETRICS, Answer, Cloud, Exporter, eventually, running, serving
@@ -346,7 +346,7 @@ async def _outside(cloud: Cloud) -> AsyncIterator[tuple[Exporter, Reload, Callab
 @asynccontextmanager
 async def _inside(cloud: Cloud) -> AsyncIterator[tuple[Exporter, Reload, Callable[[], dict[str, float]]]]:
     """The exporter in this process."""
-    fleet = Fleet(schema.parse(settings_file(VARIANTS[0]), source="test"))
+    fleet = Collector(schema.parse(settings_file(VARIANTS[0]), source="test"))
     tracemalloc.start()
     try:
         async with running(fleet) as exporter:
