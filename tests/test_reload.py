@@ -455,6 +455,30 @@ async def test_other_limits_of_series(cloud: Cloud):
         await when(exporter, lambda page: not withheld(page))
 
 
+async def test_names_that_come_while_their_families_are_excluded(cloud: Cloud):
+    """A reload that adds families shows the names that came before it, without another refresh."""
+    named = asyncio.Event()
+
+    async def hold_names(request: web.BaseRequest, api: str) -> web.StreamResponse | None:
+        if request.path.endswith("/software_configs"):
+            await named.wait()
+        return None
+
+    cloud.simulator.intercept = hold_names
+    async with cloud.exporter(configuration(refresh=ONCE)) as exporter:
+        await exporter.fleet.wait_ready()
+        await reload(exporter, refresh=ONCE, metrics={"include": [DEPLOYMENTS]})
+        named.set()
+        await eventually(lambda: any(row.config_name for row in watch_of(exporter.fleet).state.shown.configs))
+        await reload(exporter, refresh=ONCE)
+        page = await look(exporter)
+        counted = page.cells("heat_software_config_deployments", "config_name", "status", project=FIRST)
+        rows = watch_of(exporter.fleet).state.shown.configs
+        assert counted == {(row.config_name, row.status): row.deployments for row in rows}
+        assert any(name for name, _ in counted)
+        assert cloud.asked(FIRST) == 1
+
+
 async def test_other_families(cloud: Cloud):
     """Families that are left out go at once, others stay with their data; what was left out comes back."""
     async with cloud.exporter(configuration(refresh=ONCE)) as exporter:

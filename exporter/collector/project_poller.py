@@ -39,7 +39,7 @@ from exporter.deployments.hashes import Sum
 from exporter.deployments.names import NO_NAMES, ConfigTally, Names, NameTable, hashed, named
 from exporter.deployments.snapshot import ConfigName, Snapshot
 from exporter.deployments.state import ProjectKey, ProjectState
-from exporter.metrics.families import CONFIG_NAMES, CONFIGS, SERVER_NAMES
+from exporter.metrics.families import CONFIG_NAMES, SERVER_NAMES
 from exporter.openstack.heat import Listing
 from exporter.openstack.session import CloudSession, Token
 
@@ -475,12 +475,8 @@ class ProjectPoller:
         )
 
     def _named(self, shared: PollerSettings, snapshot: Snapshot, tally: ConfigTally, names: Names) -> Snapshot:
-        """The snapshot with the names that are known."""
-        configs = shared.limits.configs if CONFIGS in shared.families else 0
-        found = named(snapshot, tally, names, configs=configs)
-        if CONFIG_NAMES not in shared.families:
-            found = replace(found, config_names={})
-        return found if SERVER_NAMES in shared.families else replace(found, server_names={})
+        """The snapshot with the names that are known, also for families that only a reload may add."""
+        return named(snapshot, tally, names, configs=shared.limits.configs)
 
     def _renamed(
         self, shared: PollerSettings, snapshot: Snapshot, tally: ConfigTally, names: Names

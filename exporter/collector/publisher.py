@@ -219,7 +219,7 @@ class Publisher:
         canvas, whole, before = self._canvas, state.shown, self._shown.get(key)
         if state.condition == "pending":
             self.budget.expect(key)
-        elif self.budget.want(key, whole.bounded if whole is not None else 0):
+        elif self.budget.want(key, canvas.select(whole).bounded if whole is not None else 0):
             self.settle()  # the last one: what was reserved for it is free
         rendered = None
         if whole is not None and (before is None or before.whole is not whole or before.state.name != state.name):

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from exporter.deployments.snapshot import Snapshot
 from exporter.deployments.state import ProjectState
-from exporter.metrics.families import Family, Scope
+from exporter.metrics.families import CONFIG_NAMES, CONFIGS, PROBLEMS, SERVER_NAMES, SERVERS, Family, Scope
 from exporter.metrics.series_budget import Owner
 from exporter.metrics.store import Page
 from exporter.metrics.text_format import Block, render
+
+_ROWS: Final[Mapping[str, tuple[str, object]]] = {
+    SERVERS: ("servers", ()),
+    SERVER_NAMES: ("server_names", {}),
+    CONFIGS: ("configs", ()),
+    CONFIG_NAMES: ("config_names", {}),
+    PROBLEMS: ("problems", ()),
+}
+"""By bounded family: the field of a snapshot that has its rows, and what that is without any."""
 
 
 class Rendered(NamedTuple):
@@ -27,6 +37,7 @@ class FamilyRenderer:
 
     def __init__(self, families: Iterable[Family]) -> None:
         self.families = tuple(families)
+        self._names = frozenset(family.name for family in self.families)
         self.page = Page(self.families)
         self.overfull = False
         """Whether its fixed series alone exceed the limit, which the log says once."""
@@ -40,9 +51,14 @@ class FamilyRenderer:
         rendered = ((family.name, render(family, base, state)) for family in self._by_scope[scope])
         return {name: block for name, block in rendered if block is not None}
 
+    def select(self, whole: Snapshot) -> Snapshot:
+        """A snapshot without the rows of bounded families that the page does not show."""
+        excluded = {name: empty for family, (name, empty) in _ROWS.items() if family not in self._names}
+        return replace(whole, **excluded) if excluded else whole  # type: ignore[arg-type]
+
     def render_data(self, state: ProjectState, whole: Snapshot, series: int) -> Rendered:
         """A project's data with at most so many bounded series."""
-        snapshot = whole.cut(series)
+        snapshot = self.select(whole).cut(series)
         blocks = self.render("data", (*state.key, state.name), snapshot)
         return Rendered(snapshot, blocks, lines(blocks) - snapshot.bounded)
 
