@@ -545,7 +545,9 @@ async def test_a_fault(cloud: Cloud, name: str, api: Api, caplog: pytest.LogCapt
             await eventually(lambda: Held.now().within(before, spare), "it holds on to no more than before")
             assert traced() < LEFT_BEHIND
     told = [line for line in logs if line.get("project") == FIRST and line["cloud"] == "sim"]
-    assert [line["event"] for line in told] == ["refresh failed", "data withdrawn, too old", "recovered"]
+    # A busy machine may be slow to answer, which is told too.
+    events = [line["event"] for line in told if not line["event"].startswith("interval ")]
+    assert events == ["refresh failed", "data withdrawn, too old", "recovered"]
     assert (told[0]["api"], told[0]["reason"]) == (api, reason)
     libraries = ("asyncio", "aiohttp.client", "urllib3")  # keystoneauth's warnings are left out of every log
     assert [each.getMessage() for each in caplog.records if each.name.startswith(libraries)] == []

@@ -308,6 +308,7 @@ async def test_a_refusal_is_said_once(cloud: Cloud, capsys: pytest.CaptureFixtur
         cloud.intercept(refused(403), path)
     async with cloud.exporter() as exporter:
         await exporter.refreshed(3 * INTERVALS)
+        await harness.eventually(lambda: cloud.requests.count(path=NOVA) >= len(names))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
     told = [line for line in lines if line["event"] == "no names"]
     assert sorted(line["what"] for line in told) == ["servers", "software_configs"]

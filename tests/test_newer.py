@@ -31,9 +31,10 @@ Ask = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
     """Starts a process that asks for the small folder and prints where it is, with a cache of this test's own."""
-    reason = newer.obstacle()
-    if reason is not None:
-        available.leave_out(reason)
+    try:
+        newer.made(SMALL)
+    except newer.NotMade as reason:
+        available.leave_out(str(reason))
 
     def start(
         *, before: str = "", then: str = "", handled: str = "()", packages: tuple[str, ...] = SMALL.packages

@@ -54,7 +54,8 @@ class _Exporter:
         fleet = Collector(schema.parse("clouds: [{name: sim, cloud: nowhere}]", source="fuzz"))
         projects = [Project(id, name, "", enabled=True) for id, name in PROJECTS]
         cloud = fleet.clouds["sim"]
-        await cloud._draw(await cloud._take_over(_Found(projects, [], frozenset())))
+        await cloud._take_over(_Found(projects, [], frozenset()))
+        await fleet.publisher.settled()
         async with listening(Server(fleet), [Address("127.0.0.1", 0)]) as ports:
             started.set_result(ports[0])
             await self._stop.wait()
