@@ -412,7 +412,7 @@ def test_the_service_monitor(renderings: dict[str, list[Json]]):
         ("replicas", "2", "additional properties 'replicas' not allowed"),
         ("image.tagg", '"1"', "at '/image': additional properties 'tagg' not allowed"),
         ("image.digest", '"0000"', "at '/image/digest'"),
-        ("schema.refrehs", "{}", "at '/config': additional properties 'refrehs' not allowed"),
+        ("config.refrehs", "{}", "at '/config': additional properties 'refrehs' not allowed"),
         ("containerPort", "70000", "at '/containerPort': maximum"),
         ("web.probe", '"http"', "at '/web/probe': value must be one of 'httpGet', 'exec', 'tcpSocket'"),
         ("log.level", '"loud"', "at '/log/level': value must be one of"),
@@ -437,7 +437,7 @@ def test_a_wrong_value_is_refused(helm: Helm, value: str, given: str, said: str)
         ({"openstack__existingSecret": '""'}, "no credentials: set openstack.existingSecret"),
         ({"openstack__clouds": '{"a": {}}'}, "openstack.existingSecret: the chart makes no Secret then"),
         ({"config": '{"names": false}', "existingConfigMap": '"x"'}, "existingConfigMap: the chart makes no ConfigMap"),
-        ({"config": '{"shard": {"total": 2}}'}, "schema.shard: the chart sets it by flags"),
+        ({"config": '{"shard": {"total": 2}}'}, "config.shard: the chart sets it by flags"),
         ({"web__tls": "true"}, "web.tls and web.certificateSecret: TLS is set up by a web configuration"),
         (
             {"openstack": '{"existingSecret": "", "cloud": "c", "clouds": {"b": {}, "a": {}}}'},
@@ -452,7 +452,7 @@ def test_a_wrong_value_is_refused(helm: Helm, value: str, given: str, said: str)
                 "openstack": '{"existingSecret": "", "cloud": "", "clouds": {"a": {}}}',
                 "config": '{"clouds": [{"cloud": "d"}]}',
             },
-            'schema.clouds: "d" is no entry of openstack.clouds, which has: a',
+            'config.clouds: "d" is no entry of openstack.clouds, which has: a',
         ),
         (
             {

@@ -720,7 +720,7 @@ def test_json_has_the_shape_of_what_is_printed(block: Block, tmp_path: Path):
 @cache
 def events() -> str:
     """The sources, in which each event of the log stands as it is written."""
-    return "".join(path.read_text() for path in (ROOT / "exporter").glob("*.py"))
+    return "".join(path.read_text() for path in (ROOT / "exporter").rglob("*.py"))
 
 
 @pytest.mark.parametrize("block", blocks("text"), ids=identify)

@@ -173,9 +173,10 @@ def test_its_user_can_change_nothing(contents: Container):
 def test_bytecode_is_ready(contents: Container):
     """Every module of the exporter is compiled: a read-only file system can't keep what is compiled at each start."""
     [package] = contents.root.glob("opt/heat-deployment-exporter/lib/python3*/site-packages/exporter")
-    modules = {path.stem for path in package.glob("*.py")}
+    modules = {path.with_suffix("") for path in package.rglob("*.py")}
     assert len(modules) > 30
-    assert {path.name.partition(".")[0] for path in package.glob("__pycache__/*.pyc")} == modules
+    compiled = package.rglob("__pycache__/*.pyc")
+    assert {path.parent.parent / path.name.partition(".")[0] for path in compiled} == modules
 
 
 def test_it_says_what_it_is(contents: Container):

@@ -192,7 +192,6 @@ class Pacing(RuleBasedStateMachine):
         """For how long the machine was suspended: its steady clock went on."""
         self.off = 0.0
         """By how much the wall clock was set."""
-        self._calls = WORKERS.calls
         self._open = AsyncExitStack()
 
     # -- the beginning and the end
@@ -246,7 +245,7 @@ class Pacing(RuleBasedStateMachine):
 
     def _working(self) -> bool:
         """Whether threads are at work."""
-        return WORKERS.calls > self._calls
+        return WORKERS.calls > 0
 
     def _configuration(self) -> Any:
         wanted = self.settings

@@ -343,15 +343,15 @@ async def test_08_no_api_objects_kept(cloud: Cloud):
             decoder = ResponseDecoder()
             head = json.dumps({"software_deployments": records[:500]}).encode()
             kept: list[Batch] = [*decoder.feed(head), *decoder.close()]
-            assert held_by("*/exporter/listing.py") > 50_000  # what keeping them would look like
+            assert held_by("*/openstack/decoder.py") > 50_000  # what keeping them would look like
             del kept, decoder, head
-            assert held_by("*/exporter/listing.py") < 10_000
+            assert held_by("*/openstack/decoder.py") < 10_000
             tracemalloc.reset_peak()
             before, _ = tracemalloc.get_traced_memory()
             await watch_of(fleet).refresh()
             _, peak = tracemalloc.get_traced_memory()
-            assert held_by("*/exporter/listing.py") < 10_000
-            assert held_by("*/exporter/fold.py") < 100_000
+            assert held_by("*/openstack/decoder.py") < 10_000
+            assert held_by("*/deployments/aggregator.py") < 100_000
         assert page_of(fleet).value("heat_refresh_response_bytes", project=FIRST) > size
         assert peak - before < size / 3
         gc.collect()
