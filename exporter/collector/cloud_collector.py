@@ -330,11 +330,11 @@ class CloudCollector:
 
     def _remove(self, project_id: str, reason: RemovalReason) -> None:
         watch = self.projects[project_id]
+        self.state = replace(self.state, removed=added(self.state.removed, {reason: 1}))
         self._drop(watch)
         log.warning(
             "project removed", cloud=self.config.name, project_id=project_id, project=watch.state.name, reason=reason
         )
-        self.state = replace(self.state, removed=added(self.state.removed, {reason: 1}))
 
     def _drop(self, watch: ProjectPoller) -> None:
         project_id = watch.key.project_id

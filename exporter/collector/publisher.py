@@ -102,10 +102,19 @@ class Publisher:
         return asyncio.shield(self._mark(key))
 
     def _mark(self, key: ProjectKey) -> asyncio.Future[None]:
+        state = self._source.project_state(key)
         if (waiting := self._marked.get(key)) is None:
-            waiting = self._marked[key] = asyncio.get_running_loop().create_future()
+            waiting = asyncio.get_running_loop().create_future()
+            if state is None:
+                # At once, so that no page counts a removal whose project it still shows.
+                self._forget(key)
+                _finish(waiting)
+                return waiting
+            self._marked[key] = waiting
             self._start()
-        if (state := self._source.project_state(key)) is None or state.shown is None:
+        elif state is None:
+            self._forget(key)
+        if state is None or state.shown is None:
             self._withdrawn[key] = None
         return waiting
 
